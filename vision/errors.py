@@ -1,0 +1,135 @@
+"""Every error that the server can give, as one small tree.
+
+The law: an error has a stable code (for programs), a message (for people: what is wrong, where,
+what to do) and, where a client's input is to blame, the JSON path of the place. The core raises
+these and knows nothing of HTTP; `handlers/answers.py` maps each class to a status. A foreign
+exception (Redis, HTTP, SQL) is translated where it arises, at the edge, and never travels further.
+
+    VisionError
+     +-- InvalidRequest        invalid_request      what the client sent is wrong; `path` says where
+     |    +-- RequestTooLarge  request_too_large
+     +-- Unauthorized          unauthorized
+     +-- UnknownMission        unknown_mission      never was, or expired
+     +-- UnknownNode           unknown_node
+     +-- UnknownCursor         unknown_cursor       beyond the last event
+     +-- MissionUnfinished     mission_unfinished   asked for results before the end
+     +-- StoreUnavailable      store_unavailable    Redis does not answer; try again
+     +-- Overloaded            overloaded           a bound is reached; try again
+     +-- StaleEpoch            stale_epoch          another runner owns the mission now
+     +-- ModelError            (its own codes)      an upstream failed; see `ModelError`
+     +-- SettingError          setting_error        the start is refused; names the setting
+"""
+
+from __future__ import annotations
+
+
+class VisionError(Exception):
+    """Base of every error of this server.
+
+    `code` is stable and documented; `path` is a JSON path such as `promptList[3].id`, or "".
+    """
+
+    code: str = "vision_error"
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path = path
+
+    @property
+    def message(self) -> str:
+        """What is wrong, and where, in one sentence."""
+        return str(self)
+
+
+class InvalidRequest(VisionError):
+    """What the client sent cannot be accepted; nothing was done."""
+
+    code = "invalid_request"
+
+
+class RequestTooLarge(InvalidRequest):
+    """The body, or something in it, is over a limit that a setting holds."""
+
+    code = "request_too_large"
+
+
+class Unauthorized(VisionError):
+    """No key, or not one of ours."""
+
+    code = "unauthorized"
+
+
+class UnknownMission(VisionError):
+    """There is no mission with this id: it never was, or it has expired."""
+
+    code = "unknown_mission"
+
+
+class UnknownNode(VisionError):
+    """The mission has no node with this id."""
+
+    code = "unknown_node"
+
+
+class UnknownCursor(VisionError):
+    """The cursor is beyond the last event of the mission's log."""
+
+    code = "unknown_cursor"
+
+
+class MissionUnfinished(VisionError):
+    """Results were asked for before the mission ended."""
+
+    code = "mission_unfinished"
+
+
+class StoreUnavailable(VisionError):
+    """Redis does not answer, or refuses to write. What was acknowledged before is safe."""
+
+    code = "store_unavailable"
+
+
+class Overloaded(VisionError):
+    """A bound of this process is reached; the same request may succeed a little later."""
+
+    code = "overloaded"
+
+
+class StaleEpoch(VisionError):
+    """The write was refused: another runner has taken the mission over."""
+
+    code = "stale_epoch"
+
+
+class SettingError(VisionError):
+    """A setting is wrong; the server does not start."""
+
+    code = "setting_error"
+
+
+class ModelError(VisionError):
+    """One call of a model failed.
+
+    `code` is one of: `upstream_unreachable`, `upstream_timeout`, `upstream_rate_limited`,
+    `upstream_error` (5xx), `upstream_rejected` (4xx: the request itself is wrong),
+    `upstream_cut_off` (the stream ended before its end), `upstream_garbled` (not the protocol).
+    `retryable` says whether the same call may succeed later; `retry_after` is the upstream's own
+    wish in seconds, if it gave one; `status` its HTTP status, if there was one.
+    """
+
+    code = "upstream_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        retryable: bool,
+        retry_after: float | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.status = status
