@@ -1,0 +1,225 @@
+"""Events: the numbered facts of a mission, and their one wire form.
+
+The law: an event is encoded once. The bytes that go into the mission's log are the bytes that every
+subscriber gets, on every transport; a `Batch` frames them for a transport at the first demand and
+keeps the frame. The documented fields come first and in the documented order; what was added
+(`missionId`, `seq`, `type`, ...) follows them.
+
+    {"id":"2","object":"text_completion","created":1683214696,
+     "choices":[{"text":"Hi","index":0,"logprobs":null,"finish_reason":null}],
+     "model":"text-davinci-003","missionId":"...","seq":1,"type":"token"}
+    {"id":"2","statue":"[DONE]","missionId":"...","seq":2,"type":"done","usage":{...}}
+    {"id":"3","statue":"[ERROR]", ... "type":"failed","error":{"code":"...","message":"..."}}
+    {"id":"4","statue":"[SKIPPED]", ... "type":"skipped","error":{...}}
+    {"id":"5","statue":"[CANCELLED]", ... "type":"cancelled"}
+    {"id":"2","statue":"[RESTARTED]", ... "type":"restarted"}     drop the partial text of node 2
+    {"missionId":"...","statue":"[FINISHED]","seq":9,"type":"finished","status":"succeeded"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+
+class NodeStatus(StrEnum):
+    """Where a node is. All but the first two are final."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    DEFAULTED = "defaulted"  # it failed, and its `onError` text stands in for its result
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+class MissionStatus(StrEnum):
+    """Where a mission is. All but the first two are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"  # every node succeeded, or went on with its default text
+    FAILED = "failed"  # a node failed; the nodes that did not need it have their results
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self not in (MissionStatus.QUEUED, MissionStatus.RUNNING)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why something failed: a stable code and a sentence."""
+
+    code: str
+    message: str
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a node, kept beside the log and shown by mission-query.
+
+    `started` and `finished` are milliseconds since the epoch, in UTC; `attempts` counts the calls.
+    """
+
+    status: NodeStatus
+    content: str = ""
+    attempts: int = 0
+    started: int | None = None
+    finished: int | None = None
+    finish_reason: str | None = None
+    usage: dict[str, int] | None = None
+    error: Failure | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.status not in (NodeStatus.WAITING, NodeStatus.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Text that a node's model produced; several tokens that arrived together may share one."""
+
+    node_id: str
+    model: str
+    text: str
+    finish_reason: str | None
+    created: int  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted:
+    """A node's first attempt began. Kept beside the log, not part of it: subscribers see tokens."""
+
+    node_id: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRestarted:
+    """The node begins again: the text that subscribers have of it is void."""
+
+    node_id: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEnded:
+    """A node has its final outcome."""
+
+    node_id: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class MissionFinished:
+    """The last event of a mission."""
+
+    status: MissionStatus
+
+
+Event = Token | NodeRestarted | NodeEnded | MissionFinished
+
+_STATUE = {
+    NodeStatus.SUCCEEDED: ("[DONE]", "done"),
+    NodeStatus.DEFAULTED: ("[DONE]", "done"),
+    NodeStatus.FAILED: ("[ERROR]", "failed"),
+    NodeStatus.SKIPPED: ("[SKIPPED]", "skipped"),
+    NodeStatus.CANCELLED: ("[CANCELLED]", "cancelled"),
+}
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(event: Event, mission_id: str, seq: int) -> bytes:
+    """The wire form of one event: a JSON object without a line feed in it."""
+    match event:
+        case Token():
+            return _encode_token(event, mission_id, seq)
+        case NodeEnded():
+            return _encode_node_ended(event, mission_id, seq)
+        case NodeRestarted():
+            fields: dict[str, Any] = {"id": event.node_id, "statue": "[RESTARTED]"}
+            return _encoder.encode(fields | _added(mission_id, seq, "restarted"))
+        case MissionFinished():
+            fields = {"missionId": mission_id, "statue": "[FINISHED]", "seq": seq}
+            return _encoder.encode(fields | {"type": "finished", "status": event.status})
+
+
+def _encode_token(event: Token, mission_id: str, seq: int) -> bytes:
+    choice = {
+        "text": event.text,
+        "index": 0,
+        "logprobs": None,
+        "finish_reason": event.finish_reason,
+    }
+    return _encoder.encode(
+        {
+            "id": event.node_id,
+            "object": "text_completion",
+            "created": event.created,
+            "choices": [choice],
+            "model": event.model,
+            "missionId": mission_id,
+            "seq": seq,
+            "type": "token",
+        }
+    )
+
+
+def _encode_node_ended(event: NodeEnded, mission_id: str, seq: int) -> bytes:
+    outcome = event.outcome
+    statue, kind = _STATUE[outcome.status]
+    fields = {"id": event.node_id, "statue": statue, **_added(mission_id, seq, kind)}
+    if outcome.usage is not None:
+        fields["usage"] = outcome.usage
+    if outcome.error is not None:
+        fields["error"] = outcome.error
+    return _encoder.encode(fields)
+
+
+def _added(mission_id: str, seq: int, kind: str) -> dict[str, Any]:
+    return {"missionId": mission_id, "seq": seq, "type": kind}
+
+
+class Batch:
+    """Consecutive events of one mission, encoded: what the hub hands to subscribers.
+
+    `first` is the number of the first event. `final` says that the mission's last event is in it.
+    """
+
+    def __init__(self, first: int, events: Sequence[bytes], *, final: bool) -> None:
+        self.first = first
+        self.events = tuple(events)
+        self.final = final
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.events) - 1
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all events together: what a queue that holds the batch is charged."""
+        return sum(map(len, self.events))
+
+    @cached_property
+    def ndjson(self) -> bytes:
+        """One JSON object a line."""
+        return b"".join(event + b"\n" for event in self.events)
+
+    @cached_property
+    def sse(self) -> bytes:
+        """Server-sent events, with the event number as `id` (WHATWG HTML, section 9.2.6)."""
+        numbered: Iterable[tuple[int, bytes]] = enumerate(self.events, self.first)
+        return b"".join(b"id: %d\ndata: %b\n\n" % pair for pair in numbered)
+
+    def after(self, cursor: int) -> Batch:
+        """The part that a client with this cursor has not seen; itself when that is all of it."""
+        seen = cursor - self.first + 1
+        if seen <= 0:
+            return self
+        return Batch(self.first + seen, self.events[seen:], final=self.final)

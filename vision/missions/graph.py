@@ -1,0 +1,181 @@
+"""The graph of a mission: what was asked for, checked and frozen.
+
+The law: a `Graph` exists only if it can run. Ids are unique, every dependency exists, nothing
+depends on itself, neither directly nor round a cycle, and every placeholder names a dependency.
+`build_graph` refuses anything else before anything runs, and says where, as a JSON path, and with
+the ids. Nothing here recurses, so a chain of any length is as good as a flat list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vision.errors import InvalidRequest
+from vision.missions.template import Template, parse_template
+
+# Two more tries outlast a restart of an upstream or a short rate limit, and cost little when all
+# fails: with the backoff of `vision.models.backoff` they add a few seconds.
+DEFAULT_RETRIES = 2
+
+# What may stand in `params` or beside it: it is for the scheduler, not for the model.
+RUN_OPTIONS = ("timeout", "retries", "onError")
+
+
+@dataclass(frozen=True, slots=True)
+class OnError:
+    """What a node's final failure does.
+
+    `skip`: its dependents are skipped, the rest goes on. `fail`: the mission ends. `default`: its
+    dependents go on with `text` in place of its result.
+    """
+
+    action: Literal["skip", "fail", "default"] = "skip"
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One prompt with its dependencies. `timeout` has seconds by kind, as the client wrote it."""
+
+    id: str
+    model: str
+    template: Template
+    dependencies: tuple[str, ...]
+    params: Mapping[str, Any]
+    timeout: Mapping[str, float] = field(default_factory=dict)
+    retries: int = DEFAULT_RETRIES
+    on_error: OnError = field(default_factory=OnError)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A validated graph. `nodes` keeps the order of `promptList`; `dependents` is its inverse."""
+
+    nodes: Mapping[str, Node]
+    dependents: Mapping[str, tuple[str, ...]]
+
+
+def build_graph(prompt_list: Sequence[Mapping[str, Any]]) -> Graph:
+    """Check a `promptList` (already valid by its schema) and freeze it.
+
+    Raises `InvalidRequest` for the first thing that is wrong, with its JSON path.
+    """
+    positions = _positions(prompt_list)
+    nodes: dict[str, Node] = {}
+    dependents: dict[str, list[str]] = {node_id: [] for node_id in positions}
+    for index, prompt in enumerate(prompt_list):
+        node = _node(prompt, positions, f"promptList[{index}]")
+        nodes[node.id] = node
+        for dependency in node.dependencies:
+            dependents[dependency].append(node.id)
+    _refuse_cycles(nodes, dependents, positions)
+    return Graph(nodes, {node_id: tuple(ids) for node_id, ids in dependents.items()})
+
+
+def _positions(prompt_list: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    positions: dict[str, int] = {}
+    for index, prompt in enumerate(prompt_list):
+        first = positions.setdefault(prompt["id"], index)
+        if first != index:
+            raise InvalidRequest(
+                f'the id "{prompt["id"]}" is already that of promptList[{first}]',
+                path=f"promptList[{index}].id",
+            )
+    return positions
+
+
+def _node(prompt: Mapping[str, Any], positions: Mapping[str, int], path: str) -> Node:
+    dependencies = _dependencies(prompt, positions, path)
+    template = parse_template(prompt["prompt"])
+    known = frozenset(dependencies)
+    for name in template.names:
+        if name not in known:
+            raise InvalidRequest(
+                f'the placeholder {{{{{name}}}}} names no dependency; add "{name}" to '
+                f"dependenceIdList, or write \\{{{{{name}}}}} for the text itself",
+                path=f"{path}.prompt",
+            )
+    params = dict(prompt.get("params") or {})
+    options = _run_options(prompt, params, path)
+    return Node(prompt["id"], prompt["mid"], template, dependencies, params, **options)
+
+
+def _dependencies(
+    prompt: Mapping[str, Any], positions: Mapping[str, int], path: str
+) -> tuple[str, ...]:
+    seen: dict[str, None] = {}
+    for index, dependency in enumerate(prompt.get("dependenceIdList") or ()):
+        place = f"{path}.dependenceIdList[{index}]"
+        if dependency not in positions:
+            raise InvalidRequest(f'no prompt with id "{dependency}"', path=place)
+        if dependency == prompt["id"]:
+            raise InvalidRequest(f'the prompt "{dependency}" depends on itself', path=place)
+        if dependency in seen:
+            raise InvalidRequest(f'"{dependency}" is named twice', path=place)
+        seen[dependency] = None
+    return tuple(seen)
+
+
+def _run_options(prompt: Mapping[str, Any], params: dict[str, Any], path: str) -> dict[str, Any]:
+    """Take the scheduler's options out of `params` and from beside it."""
+    given: dict[str, Any] = {}
+    for name in RUN_OPTIONS:
+        inside = params.pop(name, None)
+        beside = prompt.get(name)
+        if inside is not None and beside is not None:
+            raise InvalidRequest(
+                f"{name} stands in params and beside it; give it once", path=f"{path}.{name}"
+            )
+        given[name] = inside if inside is not None else beside
+    options: dict[str, Any] = {}
+    if given["timeout"] is not None:
+        timeout = given["timeout"]
+        options["timeout"] = timeout if isinstance(timeout, dict) else {"total": timeout}
+    if given["retries"] is not None:
+        options["retries"] = int(given["retries"])
+    if given["onError"] is not None:
+        options["on_error"] = _on_error(given["onError"])
+    return options
+
+
+def _on_error(value: str | Mapping[str, str]) -> OnError:
+    if isinstance(value, str):
+        return OnError("fail" if value == "fail" else "skip")
+    return OnError("default", value["default"])
+
+
+def _refuse_cycles(
+    nodes: Mapping[str, Node],
+    dependents: Mapping[str, Sequence[str]],
+    positions: Mapping[str, int],
+) -> None:
+    """Remove nodes without open dependencies until none is left; what stays holds a cycle."""
+    open_dependencies = {node.id: len(node.dependencies) for node in nodes.values()}
+    ready = [node_id for node_id, count in open_dependencies.items() if count == 0]
+    while ready:
+        node_id = ready.pop()
+        del open_dependencies[node_id]
+        for dependent in dependents[node_id]:
+            open_dependencies[dependent] -= 1
+            if open_dependencies[dependent] == 0:
+                ready.append(dependent)
+    if open_dependencies:
+        cycle = list(_walk_cycle(nodes, open_dependencies))
+        raise InvalidRequest(
+            f"the dependencies form a cycle: {' -> '.join(cycle)}",
+            path=f"promptList[{positions[cycle[0]]}].dependenceIdList",
+        )
+
+
+def _walk_cycle(nodes: Mapping[str, Node], stuck: Mapping[str, int]) -> Iterator[str]:
+    """Follow dependencies among the stuck nodes until one comes again; yield the loop, closed."""
+    seen: dict[str, int] = {}
+    node_id = next(iter(stuck))
+    while node_id not in seen:
+        seen[node_id] = len(seen)
+        node_id = next(name for name in nodes[node_id].dependencies if name in stuck)
+    start = seen[node_id]
+    yield from (name for name, place in seen.items() if place >= start)
+    yield node_id

@@ -1,0 +1,294 @@
+"""The mission state machine: what happens next, decided without doing anything.
+
+The law: `MissionState.handle(stimulus) -> list[Instruction]` is the only way a mission moves. It
+reads no clock, draws no random number and touches no network: times and jitter come in with the
+stimulus, what is to be done goes out as instructions, and the shell (`scheduler`) carries them out
+and feeds the results back. The same stimuli always give the same instructions.
+
+    node:    waiting -> running -> succeeded | defaulted | failed
+             waiting -> skipped (a dependency did not succeed)
+             waiting | running -> cancelled
+             running -> running (an attempt failed, or its runner died: the next attempt)
+    mission: running -> succeeded | failed | cancelled
+
+A node starts as soon as all its dependencies have results, in the order of `promptList` where
+several may. An attempt that failed after its text was seen is restarted with an event, never
+continued. A stimulus of an attempt that is no longer the node's current one is ignored: the shell
+may deliver late what it had already begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vision.missions.events import (
+    Failure,
+    MissionFinished,
+    MissionStatus,
+    NodeEnded,
+    NodeRestarted,
+    NodeStarted,
+    NodeStatus,
+    Outcome,
+    Token,
+)
+from vision.missions.graph import Graph
+from vision.missions.stimuli import (
+    Arrived,
+    AttemptFailed,
+    AttemptSucceeded,
+    Begin,
+    Cancel,
+    Instruction,
+    Log,
+    StartAttempt,
+    Stimulus,
+    StopAttempt,
+)
+from vision.models.backoff import retry_delay
+
+CANCELLED_BY_CLIENT = Failure("cancelled", "cancelled by the client")
+
+
+@dataclass(slots=True)
+class _Progress:
+    """The moving part of one node."""
+
+    open_dependencies: int
+    status: NodeStatus = NodeStatus.WAITING
+    attempt: int = 0
+    failures: int = 0
+    started: int | None = None
+    texts: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+    usage: dict[str, int] | None = None
+    prompt: str = ""
+
+
+class MissionState:
+    """One mission in the hands of one runner.
+
+    `outcomes` is what an earlier runner had recorded: final ones are kept, a running one means a
+    node that was cut off.
+    """
+
+    def __init__(self, graph: Graph, outcomes: Mapping[str, Outcome] | None = None) -> None:
+        self.status = MissionStatus.QUEUED
+        self.outcomes: dict[str, Outcome] = {}
+        self._graph = graph
+        self._results: dict[str, str] = {}
+        self._interrupted: list[str] = []
+        self._nodes = {
+            node.id: _Progress(open_dependencies=len(node.dependencies))
+            for node in graph.nodes.values()
+        }
+        for node_id, outcome in (outcomes or {}).items():
+            self._recall(node_id, outcome)
+        self._unfinished = sum(not self._ended(node_id) for node_id in self._nodes)
+
+    def handle(self, stimulus: Stimulus) -> list[Instruction]:
+        """Decide what follows from one stimulus. After the end nothing follows from anything."""
+        if self.status.final:
+            return []
+        match stimulus:
+            case Begin():
+                return self._begin(stimulus.now)
+            case Cancel():
+                return self._cancel(stimulus)
+            case _ if not self._current(stimulus.node_id, stimulus.attempt):
+                return []
+            case Arrived():
+                return self._arrived(stimulus)
+            case AttemptSucceeded():
+                return self._succeeded(stimulus)
+            case AttemptFailed():
+                return self._failed(stimulus)
+
+    # --- the beginning ---------------------------------------------------------------------------
+
+    def _recall(self, node_id: str, outcome: Outcome) -> None:
+        progress = self._nodes[node_id]
+        progress.attempt = outcome.attempts
+        progress.started = outcome.started
+        if not outcome.final:
+            self._interrupted.append(node_id)
+            return
+        progress.status = outcome.status
+        self.outcomes[node_id] = outcome
+        if outcome.status in (NodeStatus.SUCCEEDED, NodeStatus.DEFAULTED):
+            self._results[node_id] = outcome.content
+            for dependent in self._graph.dependents[node_id]:
+                self._nodes[dependent].open_dependencies -= 1
+
+    def _begin(self, now: int) -> list[Instruction]:
+        self.status = MissionStatus.RUNNING
+        instructions: list[Instruction] = []
+        for node_id in self._interrupted:
+            instructions.append(Log(NodeRestarted(node_id, self._running(node_id))))
+        for node_id, outcome in list(self.outcomes.items()):
+            # Its runner may have died after the node's end was logged and before what follows was.
+            instructions += self._follow(node_id, outcome, now)
+        for node_id, progress in self._nodes.items():
+            if progress.status is NodeStatus.WAITING and progress.open_dependencies == 0:
+                instructions += self._start(node_id, now)
+        return instructions + self._finish_if_done()
+
+    def _start(self, node_id: str, now: int) -> list[Instruction]:
+        node, progress = self._graph.nodes[node_id], self._nodes[node_id]
+        first = progress.started is None
+        progress.status = NodeStatus.RUNNING
+        progress.attempt += 1
+        progress.started = progress.started or now
+        progress.prompt = node.template.render(self._results, node.dependencies)
+        start = StartAttempt(node, progress.attempt, progress.prompt, 0.0)
+        return [Log(NodeStarted(node_id, self._running(node_id))), start] if first else [start]
+
+    # --- attempts --------------------------------------------------------------------------------
+
+    def _current(self, node_id: str, attempt: int) -> bool:
+        progress = self._nodes[node_id]
+        return progress.status is NodeStatus.RUNNING and progress.attempt == attempt
+
+    def _arrived(self, arrived: Arrived) -> list[Instruction]:
+        progress = self._nodes[arrived.node_id]
+        if arrived.usage is not None:
+            progress.usage = arrived.usage
+        if arrived.finish_reason is not None:
+            progress.finish_reason = arrived.finish_reason
+        if not arrived.text and arrived.finish_reason is None:
+            return []
+        progress.texts.append(arrived.text)
+        model = self._graph.nodes[arrived.node_id].model
+        reason, created = arrived.finish_reason, arrived.now // 1000
+        return [Log(Token(arrived.node_id, model, arrived.text, reason, created))]
+
+    def _succeeded(self, succeeded: AttemptSucceeded) -> list[Instruction]:
+        return self._end(succeeded.node_id, NodeStatus.SUCCEEDED, succeeded.now)
+
+    def _failed(self, failed: AttemptFailed) -> list[Instruction]:
+        node, progress = self._graph.nodes[failed.node_id], self._nodes[failed.node_id]
+        progress.failures += 1
+        if failed.retryable and progress.failures <= node.retries:
+            instructions = self._void(failed.node_id)
+            progress.attempt += 1
+            delay = retry_delay(progress.failures, failed.retry_after, failed.jitter)
+            return [*instructions, StartAttempt(node, progress.attempt, progress.prompt, delay)]
+        if node.on_error.action != "default":
+            return self._end(failed.node_id, NodeStatus.FAILED, failed.now, failed.failure)
+        instructions = self._void(failed.node_id)
+        progress.texts.append(node.on_error.text)
+        created = failed.now // 1000
+        token = Token(failed.node_id, node.model, node.on_error.text, None, created)
+        ended = self._end(failed.node_id, NodeStatus.DEFAULTED, failed.now, failed.failure)
+        return [*instructions, Log(token), *ended]
+
+    def _void(self, node_id: str) -> list[Instruction]:
+        """Take back what subscribers have seen of the node, if they have seen anything."""
+        progress = self._nodes[node_id]
+        progress.finish_reason = progress.usage = None
+        if not progress.texts:
+            return []
+        progress.texts.clear()
+        return [Log(NodeRestarted(node_id, self._running(node_id)))]
+
+    # --- ends ------------------------------------------------------------------------------------
+
+    def _ended(self, node_id: str) -> bool:
+        return self._nodes[node_id].status not in (NodeStatus.WAITING, NodeStatus.RUNNING)
+
+    def _running(self, node_id: str) -> Outcome:
+        progress = self._nodes[node_id]
+        return Outcome(NodeStatus.RUNNING, attempts=progress.attempt, started=progress.started)
+
+    def _end(
+        self, node_id: str, status: NodeStatus, now: int, error: Failure | None = None
+    ) -> list[Instruction]:
+        """Give a node its outcome, and do all that follows from it."""
+        instructions = self._close(node_id, status, now, error)
+        instructions += self._follow(node_id, self.outcomes[node_id], now)
+        return instructions + self._finish_if_done()
+
+    def _close(
+        self, node_id: str, status: NodeStatus, now: int, error: Failure | None = None
+    ) -> list[Instruction]:
+        progress = self._nodes[node_id]
+        was_running = progress.status is NodeStatus.RUNNING
+        progress.status = status
+        self._unfinished -= 1
+        outcome = Outcome(
+            status=status,
+            content="".join(progress.texts),
+            attempts=progress.attempt,
+            started=progress.started,
+            finished=now,
+            finish_reason=progress.finish_reason,
+            usage=progress.usage,
+            error=error,
+        )
+        self.outcomes[node_id] = outcome
+        progress.texts.clear()
+        log = Log(NodeEnded(node_id, outcome))
+        stop = status is NodeStatus.CANCELLED and was_running
+        return [StopAttempt(node_id), log] if stop else [log]
+
+    def _follow(self, node_id: str, outcome: Outcome, now: int) -> list[Instruction]:
+        """What a node's end does to the rest of the mission."""
+        if outcome.status in (NodeStatus.SUCCEEDED, NodeStatus.DEFAULTED):
+            return self._release(node_id, outcome.content, now)
+        ends_all = self._graph.nodes[node_id].on_error.action == "fail"
+        if outcome.status is NodeStatus.FAILED and ends_all:
+            why = f'the mission ended because "{node_id}" failed'
+            return self._close_all(Failure("mission_failed", why), now)
+        return self._skip_dependents(node_id, now)
+
+    def _release(self, node_id: str, content: str, now: int) -> list[Instruction]:
+        if node_id in self._results:
+            return []  # recalled from an earlier runner: its dependents are counted already
+        self._results[node_id] = content
+        instructions: list[Instruction] = []
+        for dependent in self._graph.dependents[node_id]:
+            progress = self._nodes[dependent]
+            progress.open_dependencies -= 1
+            if progress.open_dependencies == 0 and progress.status is NodeStatus.WAITING:
+                instructions += self._start(dependent, now)
+        return instructions
+
+    def _skip_dependents(self, node_id: str, now: int) -> list[Instruction]:
+        """Skip all that needs the node, near and far; a loop, since graphs can be deep."""
+        instructions: list[Instruction] = []
+        causes = [node_id]
+        while causes:
+            cause = causes.pop()
+            for dependent in self._graph.dependents[cause]:
+                if not self._ended(dependent):
+                    why = Failure("dependency_failed", f'the dependency "{cause}" has no result')
+                    instructions += self._close(dependent, NodeStatus.SKIPPED, now, why)
+                    causes.append(dependent)
+        return instructions
+
+    def _cancel(self, cancel: Cancel) -> list[Instruction]:
+        if cancel.node_id is None:
+            instructions = self._close_all(CANCELLED_BY_CLIENT, cancel.now)
+            return [*instructions, *self._finish(MissionStatus.CANCELLED)]
+        if self._ended(cancel.node_id):
+            return []
+        return self._end(cancel.node_id, NodeStatus.CANCELLED, cancel.now, CANCELLED_BY_CLIENT)
+
+    def _close_all(self, why: Failure, now: int) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        for node_id in self._nodes:
+            if not self._ended(node_id):
+                instructions += self._close(node_id, NodeStatus.CANCELLED, now, why)
+        return instructions
+
+    def _finish_if_done(self) -> list[Instruction]:
+        if self._unfinished or self.status.final:
+            return []
+        good = (NodeStatus.SUCCEEDED, NodeStatus.DEFAULTED)
+        succeeded = all(outcome.status in good for outcome in self.outcomes.values())
+        return self._finish(MissionStatus.SUCCEEDED if succeeded else MissionStatus.FAILED)
+
+    def _finish(self, status: MissionStatus) -> list[Instruction]:
+        self.status = status
+        return [Log(MissionFinished(status))]

@@ -1,0 +1,134 @@
+"""The queue of missions: a Redis stream with one consumer group, from which runners take.
+
+The law: a mission that was accepted is in the queue until it has ended. Whoever takes it has a
+claim, which it renews; a claim that was not renewed for the claim time passes to another. Taking
+twice is harmless, since the mission's epoch decides who may write.
+
+A consumer's name lasts as long as its data folder, which one process at a time holds: what is
+pending under one's own name at the start was left by a process that is dead, and is taken at once.
+
+Sources: redis.io commands XREADGROUP (id `0` gives one's own pending entries), XCLAIM, XAUTOCLAIM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from vision.redis_errors import REDIS_DOWN, unavailable
+
+_STREAM: Final = "vision:queue"
+_GROUP: Final = "runners"
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A claim on one mission: give it back with `done`, keep it with `renew`."""
+
+    entry_id: bytes
+    mission_id: str
+
+
+class MissionQueue:
+    """One consumer's view of the queue. Every method raises `StoreUnavailable`."""
+
+    def __init__(self, redis: Redis, consumer: str) -> None:
+        self._redis = redis
+        self._consumer = consumer
+
+    async def prepare(self) -> None:
+        """Make the stream and its group, unless they are there."""
+        try:
+            await self._redis.xgroup_create(_STREAM, _GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise unavailable(error) from error
+        except REDIS_DOWN as error:
+            raise unavailable(error) from error
+
+    async def offer(self, mission_id: str) -> None:
+        """Queue a mission. Repeating it after a lost answer queues it twice, which is harmless."""
+        try:
+            await self._redis.xadd(_STREAM, {"mission": mission_id})
+        except REDIS_DOWN as error:
+            raise unavailable(error) from error
+
+    async def left_over(self, count: int) -> list[Ticket]:
+        """What this consumer had claimed before its process started."""
+        return await self._read("0", count, None)
+
+    async def take(self, count: int, wait_ms: int) -> list[Ticket]:
+        """Up to `count` missions that nobody has claimed; waits for the first."""
+        return await self._read(">", count, wait_ms)
+
+    async def take_over(self, count: int, idle_ms: int) -> list[Ticket]:
+        """Missions whose claim was not renewed for `idle_ms`."""
+        try:
+            reply: Any = await self._redis.xautoclaim(
+                _STREAM, _GROUP, self._consumer, min_idle_time=idle_ms, count=count
+            )
+        except REDIS_DOWN as error:
+            raise unavailable(error) from error
+        return _tickets(reply[1])
+
+    async def renew(self, tickets: Sequence[Ticket]) -> None:
+        """Keep the claims."""
+        try:
+            await self._redis.xclaim(
+                _STREAM,
+                _GROUP,
+                self._consumer,
+                min_idle_time=0,
+                message_ids=[ticket.entry_id for ticket in tickets],
+                justid=True,
+            )
+        except REDIS_DOWN as error:
+            raise unavailable(error) from error
+
+    async def holds(self, ticket: Ticket) -> bool:
+        """Whether the claim is still this consumer's."""
+        try:
+            pending = await self._redis.xpending_range(
+                _STREAM,
+                _GROUP,
+                min=ticket.entry_id,
+                max=ticket.entry_id,
+                count=1,
+                consumername=self._consumer,
+            )
+        except REDIS_DOWN as error:
+            raise unavailable(error) from error
+        return bool(pending)
+
+    async def done(self, ticket: Ticket) -> None:
+        """The mission has ended: take it out of the queue."""
+        try:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.xack(_STREAM, _GROUP, ticket.entry_id)
+                pipe.xdel(_STREAM, ticket.entry_id)
+                await pipe.execute()
+        except REDIS_DOWN as error:
+            raise unavailable(error) from error
+
+    async def _read(self, position: str, count: int, wait_ms: int | None) -> list[Ticket]:
+        try:
+            reply: Any = await self._redis.xreadgroup(
+                _GROUP, self._consumer, {_STREAM: position}, count=count, block=wait_ms
+            )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise unavailable(error) from error
+            await self.prepare()  # Redis came back empty
+            return []
+        except REDIS_DOWN as error:
+            raise unavailable(error) from error
+        return [ticket for _, entries in reply for ticket in _tickets(entries)]
+
+
+def _tickets(entries: Any) -> list[Ticket]:
+    """Entries as the client gives them; one that was deleted while it was claimed has no fields."""
+    return [Ticket(entry_id, fields[b"mission"].decode()) for entry_id, fields in entries if fields]

@@ -1,0 +1,156 @@
+"""Missions, as the handlers call them: start, watch, ask for results, cancel.
+
+The law: a mission that was accepted is recorded and queued before its id is given out, and a
+refused one leaves nothing behind. Cancelling is terminal and confirmed: when `cancel` returns, the
+end is in the log. Where no runner of this process has the mission, the canceller takes it over,
+which bars every other runner from writing, and writes the end itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from vision.errors import InvalidRequest, MissionUnfinished, StoreUnavailable, UnknownNode
+from vision.missions.events import Batch, MissionStatus, NodeStatus, Outcome
+from vision.missions.graph import Graph, build_graph
+from vision.missions.hub import Hub
+from vision.missions.log import MissionLog, Record
+from vision.missions.mission import MissionState
+from vision.missions.queue import MissionQueue
+from vision.missions.scheduler import MissionRun, now_ms
+from vision.missions.stimuli import Cancel, Log
+from vision.missions.writer import LogWriter, Writing
+from vision.models.call import check_node_params
+from vision.models.catalog import Catalog
+
+WAITING = Outcome(NodeStatus.WAITING)
+
+# Writing an end takes milliseconds; a client that waits longer had better know that Redis is away.
+CANCEL_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A mission's status and its nodes' outcomes, in the order of `promptList`."""
+
+    status: MissionStatus
+    outcomes: Mapping[str, Outcome]
+
+
+class Missions:
+    """The missions of this server. `runs` are those in the hands of this process's runner."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        log: MissionLog,
+        queue: MissionQueue,
+        hub: Hub,
+        writer: LogWriter,
+        running: Callable[[str], MissionRun | None],
+        max_nodes: int,
+    ) -> None:
+        self._catalog = catalog
+        self._log = log
+        self._queue = queue
+        self._hub = hub
+        self._writer = writer
+        self._running = running
+        self._max_nodes = max_nodes
+
+    def check(self, prompt_list: Sequence[Mapping[str, Any]]) -> Graph:
+        """Everything that can be known before a mission runs. Raises `InvalidRequest`."""
+        if len(prompt_list) > self._max_nodes:
+            limit = f"at most {self._max_nodes} prompts are allowed, not {len(prompt_list)}"
+            raise InvalidRequest(limit, path="promptList")
+        for index, prompt in enumerate(prompt_list):
+            self._catalog.route(prompt["mid"], path=f"promptList[{index}].mid")
+        graph = build_graph(prompt_list)
+        for index, node in enumerate(graph.nodes.values()):
+            route = self._catalog.route(node.model)
+            check_node_params(route, node.params, path=f"promptList[{index}].params")
+        return graph
+
+    async def start(self, prompt_list: Sequence[Mapping[str, Any]]) -> str:
+        """Accept a mission (its `promptList` is valid by the schema) and return its id.
+
+        Raises `InvalidRequest` and `StoreUnavailable`.
+        """
+        self.check(prompt_list)
+        mission_id = secrets.token_hex(16)
+        await self._log.create(mission_id, msgspec.json.encode(prompt_list), now_ms())
+        try:
+            await self._queue.offer(mission_id)
+        except StoreUnavailable:
+            await self._log.forget(mission_id)
+            raise
+        return mission_id
+
+    async def watch(self, mission_id: str, after: int) -> AsyncGenerator[Batch, None]:
+        """Events behind the cursor; see `Hub.subscribe`."""
+        return await self._hub.subscribe(mission_id, after)
+
+    async def progress(self, mission_id: str) -> Progress:
+        """How far the mission is. Raises `UnknownMission` and `StoreUnavailable`."""
+        return _progress(await self._log.record(mission_id))
+
+    async def results(self, mission_id: str) -> Progress:
+        """The outcomes of a mission that has ended; else raises `MissionUnfinished` too."""
+        progress = await self.progress(mission_id)
+        if not progress.status.final:
+            raise MissionUnfinished("mission not finished yet.")
+        return progress
+
+    async def cancel(self, mission_id: str, node_id: str | None) -> Progress:
+        """End a mission, or one node of it, and return how it ended up.
+
+        Ending what has ended already changes nothing. Raises `UnknownMission`, `UnknownNode` and
+        `StoreUnavailable`.
+        """
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                return await self._cancel(mission_id, node_id)
+        except TimeoutError:
+            raise StoreUnavailable("the end could not be written in time; try again") from None
+
+    async def _cancel(self, mission_id: str, node_id: str | None) -> Progress:
+        while True:
+            progress = await self.progress(mission_id)
+            if node_id is not None and node_id not in progress.outcomes:
+                raise UnknownNode(f'the mission has no node with id "{node_id}"', path="id")
+            if progress.status.final or _ended(progress, node_id):
+                return progress
+            run = self._running(mission_id)
+            if run is not None:
+                await run.cancel(node_id)
+            else:
+                await self._cancel_elsewhere(mission_id, node_id)
+
+    async def _cancel_elsewhere(self, mission_id: str, node_id: str | None) -> None:
+        """Take the mission over for as long as it takes to write the end."""
+        claim = await self._log.acquire(mission_id)
+        if claim is None:
+            return
+        state = MissionState(build_graph(msgspec.json.decode(claim.spec)), claim.outcomes)
+        ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        writing = Writing(mission_id, claim.epoch, claim.seq, ended)
+        for instruction in state.handle(Cancel(node_id, now_ms())):
+            if isinstance(instruction, Log):
+                self._writer.put(writing, instruction.event)
+        await self._writer.settled(writing)
+
+
+def _progress(record: Record) -> Progress:
+    ids = [prompt["id"] for prompt in msgspec.json.decode(record.spec)]
+    return Progress(record.status, {id_: record.outcomes.get(id_, WAITING) for id_ in ids})
+
+
+def _ended(progress: Progress, node_id: str | None) -> bool:
+    return node_id is not None and progress.outcomes[node_id].final

@@ -1,0 +1,59 @@
+"""Prompt templates: where the results of dependencies go.
+
+The law: `{{id}}` is replaced by the result of dependency `id`, in one pass over the prompt as it
+was sent. Results are never looked at again, so nothing that a model writes can be expanded. Results
+of dependencies that the prompt does not name come before it, in the order of `dependenceIdList`,
+each followed by a blank line. `\\{{id}}` stands for the literal text `{{id}}`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+# Braces and line breaks cannot stand in a placeholder, so that code and JSON in a prompt, which is
+# full of braces, is seldom taken for one.
+_PLACEHOLDER = re.compile(r"(?P<escape>\\)?\{\{[ \t]*(?P<id>[^{}\r\n]+?)[ \t]*\}\}")
+
+BLANK_LINE = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A prompt, taken apart: literal texts, and between each two of them one placeholder.
+
+    `texts` is always one longer than `names`.
+    """
+
+    texts: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def render(self, results: Mapping[str, str], dependencies: Sequence[str]) -> str:
+        """The prompt to send. `results` has the text of every dependency."""
+        named = frozenset(self.names)
+        before = [results[name] for name in dependencies if name not in named]
+        return BLANK_LINE.join([*before, "".join(self._parts(results))])
+
+    def _parts(self, results: Mapping[str, str]) -> Iterator[str]:
+        yield self.texts[0]
+        for name, text in zip(self.names, self.texts[1:], strict=True):
+            yield results[name]
+            yield text
+
+
+def parse_template(prompt: str) -> Template:
+    """Find the placeholders of a prompt; any text is a valid prompt."""
+    texts: list[str] = [""]
+    names: list[str] = []
+    end = 0
+    for match in _PLACEHOLDER.finditer(prompt):
+        texts[-1] += prompt[end : match.start()]
+        if match["escape"]:
+            texts[-1] += match[0][1:]
+        else:
+            names.append(match["id"])
+            texts.append("")
+        end = match.end()
+    texts[-1] += prompt[end:]
+    return Template(tuple(texts), tuple(names))
