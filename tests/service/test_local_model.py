@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from urllib.parse import urlsplit
 
 import pytest
 from owners import Owner, a_new_process, is_alive, is_gone
@@ -14,6 +15,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from vision.children import DataFolder
 from vision.errors import ModelError
 from vision.models import local
+from vision.models.catalog import LOCAL_MODEL, Endpoint
 from vision.models.local import LocalModel
 
 QUESTION = {"messages": [{"role": "user", "content": "Tell me a long story about a fox."}]}
@@ -53,7 +55,7 @@ def request(endpoint, path, body, on_chunk=None) -> HTTPRequest:
             "Authorization": f"Bearer {endpoint.api_key}",
             "Content-Type": "application/json",
         },
-        body=json.dumps({"model": local.MODEL, "temperature": 0, **body}),
+        body=json.dumps({"model": LOCAL_MODEL, "temperature": 0, **body}),
         streaming_callback=on_chunk,
     )
 
@@ -94,8 +96,35 @@ async def test_completion_goes_on_with_a_prompt(model):
 
 
 @pytest.mark.gen_test
+async def test_a_closed_connection_ends_its_generation(model):
+    """Four endless answers hold every slot; when their clients leave, the next one is served."""
+    endpoint = await model.endpoint()
+    endless = {**QUESTION, "max_tokens": 1500, "ignore_eos": True, "stream": True}
+    clients = [await begin_stream(endpoint, endless) for _ in range(4)]
+    for client in clients:
+        client.close()
+        await client.wait_closed()
+    asked = request(endpoint, "/chat/completions", {**QUESTION, "max_tokens": 1})
+    # Unended, they would take a minute.
+    asked.request_timeout = 10.0
+    assert (await AsyncHTTPClient().fetch(asked)).code == 200
+
+
+async def begin_stream(endpoint, body) -> asyncio.StreamWriter:
+    """A raw connection on which the first token has arrived."""
+    asked = request(endpoint, "/chat/completions", body)
+    where = urlsplit(asked.url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    lines = [f"POST {where.path} HTTP/1.1", f"Content-Length: {len(asked.body)}"]
+    lines += [f"{name}: {value}" for name, value in asked.headers.items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode() + asked.body)
+    await reader.readuntil(b"data: ")
+    return writer
+
+
+@pytest.mark.gen_test
 async def test_a_request_without_the_key_is_refused(model):
-    endpoint = local.Endpoint((await model.endpoint()).base_url, "a-guess")
+    endpoint = Endpoint((await model.endpoint()).base_url, "a-guess")
     with pytest.raises(HTTPClientError) as refusal:
         await AsyncHTTPClient().fetch(request(endpoint, "/chat/completions", QUESTION))
     assert refusal.value.code == 401

@@ -14,15 +14,13 @@ import os
 import secrets
 import signal
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from vision.children import Child, DataFolder, Program
 from vision.errors import ModelError
+from vision.models.catalog import LOCAL_MODEL, Endpoint
 from vision.supervision import Supervisor
 
-# The name the model has at its endpoint.
-MODEL = "smollm2-135m-instruct"
 # It loads in half a second from a warm disk cache; a cold or busy machine gets a generous factor.
 LOAD_WITHIN = 30.0
 # A call waits for one whole load and the pause after a failure, not longer.
@@ -33,14 +31,6 @@ GRACE = 2.0
 MOST_THREADS = 8
 
 CHILD = Path(__file__).with_name("local_child.py")
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where an OpenAI-compatible API answers: the URL that ends in `/v1`, and its key."""
-
-    base_url: str
-    api_key: str = field(repr=False)
 
 
 class LocalModel:
@@ -89,7 +79,7 @@ class LocalModel:
         order = json.dumps(
             {
                 "model": str(weights()),
-                "alias": MODEL,
+                "alias": LOCAL_MODEL,
                 "api_key": self._api_key,
                 "threads": threads(),
             }

@@ -23,9 +23,6 @@ SLOT_CONTEXT = 2048
 # A model this small rambles: without an end of our own it often talks until its context is full,
 # which holds a slot for 20 s. A request may ask for more or less with max_tokens.
 ANSWER_TOKENS = 512
-# Kept-alive connections hold a thread each, idle or not, and a request beyond the threads waits
-# with no answer at all.
-HTTP_THREADS = 64
 # Its default takes up to 8 GiB of memory for prompts that may come again.
 PROMPT_CACHE_MIB = 64
 # Below the server's own process: the event loop gets a core whenever it wants one, also when
@@ -46,7 +43,6 @@ def parameters(order: dict[str, str | int]) -> xllamacpp.CommonParams:
     params.n_predict = ANSWER_TOKENS
     params.cpuparams.n_threads = order["threads"]
     params.cpuparams_batch.n_threads = order["threads"]
-    params.n_threads_http = HTTP_THREADS
     params.cache_ram_mib = PROMPT_CACHE_MIB
     params.endpoint_slots = False
     params.ui = False
