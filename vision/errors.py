@@ -12,7 +12,6 @@ exception (Redis, HTTP, SQL) is translated where it arises, at the edge, and nev
      +-- UnknownMission        unknown_mission      never was, or expired
      +-- UnknownNode           unknown_node
      +-- UnknownCursor         unknown_cursor       beyond the last event
-     +-- MissionUnfinished     mission_unfinished   asked for results before the end
      +-- StoreUnavailable      store_unavailable    Redis does not answer; try again
      +-- Overloaded            overloaded           a bound is reached; try again
      +-- StaleEpoch            stale_epoch          another runner owns the mission now
@@ -75,12 +74,6 @@ class UnknownCursor(VisionError):
     """The cursor is beyond the last event of the mission's log."""
 
     code = "unknown_cursor"
-
-
-class MissionUnfinished(VisionError):
-    """Results were asked for before the mission ended."""
-
-    code = "mission_unfinished"
 
 
 class StoreUnavailable(VisionError):

@@ -217,9 +217,24 @@ class Batch:
         numbered: Iterable[tuple[int, bytes]] = enumerate(self.events, self.first)
         return b"".join(b"id: %d\ndata: %b\n\n" % pair for pair in numbered)
 
+    @cached_property
+    def websocket(self) -> bytes:
+        """One text message an event, as frames to be written as they are."""
+        return b"".join(map(text_frame, self.events))
+
     def after(self, cursor: int) -> Batch:
         """The part that a client with this cursor has not seen; itself when that is all of it."""
         seen = cursor - self.first + 1
         if seen <= 0:
             return self
         return Batch(self.first + seen, self.events[seen:], final=self.final)
+
+
+def text_frame(text: bytes) -> bytes:
+    """A server's unfragmented, unmasked text message (RFC 6455, section 5.2)."""
+    length = len(text)
+    if length < 126:
+        return bytes((0x81, length)) + text
+    if length < 1 << 16:
+        return b"\x81\x7e" + length.to_bytes(2) + text
+    return b"\x81\x7f" + length.to_bytes(8) + text

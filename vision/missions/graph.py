@@ -14,13 +14,7 @@ from typing import Any, Literal
 
 from vision.errors import InvalidRequest
 from vision.missions.template import Template, parse_template
-
-# Two more tries outlast a restart of an upstream or a short rate limit, and cost little when all
-# fails: with the backoff of `vision.models.backoff` they add a few seconds.
-DEFAULT_RETRIES = 2
-
-# What may stand in `params` or beside it: it is for the scheduler, not for the model.
-RUN_OPTIONS = ("timeout", "retries", "onError")
+from vision.models.options import DEFAULT_RETRIES, split_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +31,14 @@ class OnError:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One prompt with its dependencies. `timeout` has seconds by kind, as the client wrote it."""
+    """One prompt with its dependencies. `timeout` is as it was sent: seconds, or by kind."""
 
     id: str
     model: str
     template: Template
     dependencies: tuple[str, ...]
     params: Mapping[str, Any]
-    timeout: Mapping[str, float] = field(default_factory=dict)
+    timeout: float | Mapping[str, float] | None = None
     retries: int = DEFAULT_RETRIES
     on_error: OnError = field(default_factory=OnError)
 
@@ -97,9 +91,17 @@ def _node(prompt: Mapping[str, Any], positions: Mapping[str, int], path: str) ->
                 f"dependenceIdList, or write \\{{{{{name}}}}} for the text itself",
                 path=f"{path}.prompt",
             )
-    params = dict(prompt.get("params") or {})
-    options = _run_options(prompt, params, path)
-    return Node(prompt["id"], prompt["mid"], template, dependencies, params, **options)
+    options, params = split_options(prompt.get("params") or {}, prompt, path=path)
+    return Node(
+        id=prompt["id"],
+        model=prompt["mid"],
+        template=template,
+        dependencies=dependencies,
+        params=params,
+        timeout=options.get("timeout"),
+        retries=int(options.get("retries", DEFAULT_RETRIES)),
+        on_error=_on_error(options.get("onError", "skip")),
+    )
 
 
 def _dependencies(
@@ -116,28 +118,6 @@ def _dependencies(
             raise InvalidRequest(f'"{dependency}" is named twice', path=place)
         seen[dependency] = None
     return tuple(seen)
-
-
-def _run_options(prompt: Mapping[str, Any], params: dict[str, Any], path: str) -> dict[str, Any]:
-    """Take the scheduler's options out of `params` and from beside it."""
-    given: dict[str, Any] = {}
-    for name in RUN_OPTIONS:
-        inside = params.pop(name, None)
-        beside = prompt.get(name)
-        if inside is not None and beside is not None:
-            raise InvalidRequest(
-                f"{name} stands in params and beside it; give it once", path=f"{path}.{name}"
-            )
-        given[name] = inside if inside is not None else beside
-    options: dict[str, Any] = {}
-    if given["timeout"] is not None:
-        timeout = given["timeout"]
-        options["timeout"] = timeout if isinstance(timeout, dict) else {"total": timeout}
-    if given["retries"] is not None:
-        options["retries"] = int(given["retries"])
-    if given["onError"] is not None:
-        options["on_error"] = _on_error(given["onError"])
-    return options
 
 
 def _on_error(value: str | Mapping[str, str]) -> OnError:

@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final
 
 from vision.errors import StoreUnavailable
@@ -72,6 +73,14 @@ class Subscriber:
         self.overflowed = False
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A mission's events behind a cursor; `over` when there are none and will be none."""
+
+    batches: AsyncGenerator[Batch, None]
+    over: bool
+
+
 class Hub:
     """Subscribers by mission. Owned by the composition root; has no task of its own."""
 
@@ -84,15 +93,16 @@ class Hub:
         for subscriber in self._subscribers.get(mission_id, ()):
             subscriber.offer(batch)
 
-    async def subscribe(self, mission_id: str, after: int) -> AsyncGenerator[Batch, None]:
-        """All events behind the cursor, until the mission's last one, as an iterator.
+    async def subscribe(self, mission_id: str, after: int) -> Watch:
+        """All events behind the cursor, until the mission's last one.
 
         Raises `UnknownMission`, `UnknownCursor` and `StoreUnavailable` at once, so that a client
         can be refused before its stream begins; once it has begun, it outlasts a Redis that is
-        away. Close the iterator (`contextlib.aclosing`) to unsubscribe.
+        away. Close the batches (`contextlib.aclosing`) to unsubscribe.
         """
         page = await self._log.read(mission_id, after)
-        return self._watch(mission_id, after, page)
+        over = page.final and not page.events
+        return Watch(self._watch(mission_id, after, page), over)
 
     async def _watch(
         self, mission_id: str, cursor: int, page: Batch

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Final
 
 import msgspec
@@ -21,7 +21,7 @@ import structlog
 
 from vision.errors import ModelError, StoreUnavailable, VisionError
 from vision.missions.events import Failure
-from vision.missions.graph import Node, build_graph
+from vision.missions.graph import build_graph
 from vision.missions.log import Claim, MissionLog
 from vision.missions.mission import MissionState
 from vision.missions.queue import MissionQueue, Ticket
@@ -37,8 +37,9 @@ from vision.missions.stimuli import (
     StopAttempt,
 )
 from vision.missions.writer import LogWriter, Writing
-from vision.models.call import Chunk, Timeouts, node_call
+from vision.models.call import Chunk, node_call
 from vision.models.catalog import Catalog
+from vision.models.options import with_timeout
 from vision.models.upstream import Models
 
 _logger = structlog.get_logger(__name__)
@@ -48,13 +49,6 @@ TAKE_WAIT_MS: Final = 2000
 
 # Between two looks while Redis is away, and between two renewals that failed.
 RETRY_SECONDS: Final = 0.5
-
-_TIMEOUT_FIELDS: Final = {
-    "connect": "connect",
-    "firstToken": "first_token",
-    "idle": "idle",
-    "total": "total",
-}
 
 
 def now_ms() -> int:
@@ -122,7 +116,7 @@ class MissionRun:
         node = start.node
         route = self._catalog.route(node.model)
         call = node_call(route, start.prompt, node.params)
-        timeouts = _timeouts(node, self._catalog.upstream(route).timeouts)
+        timeouts = with_timeout(self._catalog.upstream(route).timeouts, node.timeout)
         async with aclosing(self._models.stream(call, timeouts)) as stream:
             async for chunks in stream:
                 self.feed(_arrived(node.id, start.attempt, chunks))
@@ -183,6 +177,7 @@ class Runner:
         await self._queue.prepare()
         for ticket in await self._queue.left_over(self._room):
             self._serve(ticket)
+        self.taking = True
 
     async def _take(self) -> None:
         await self._wait_for_room()
@@ -265,8 +260,3 @@ def _arrived(node_id: str, attempt: int, chunks: list[Chunk]) -> Arrived:
     counts = asdict(usage) if usage is not None else None
     text = "".join(chunk.text for chunk in chunks)
     return Arrived(node_id, attempt, text, reason, counts, now_ms())
-
-
-def _timeouts(node: Node, usual: Timeouts) -> Timeouts:
-    given = {_TIMEOUT_FIELDS[name]: float(seconds) for name, seconds in node.timeout.items()}
-    return replace(usual, **given)

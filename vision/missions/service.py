@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from vision.errors import InvalidRequest, MissionUnfinished, StoreUnavailable, UnknownNode
-from vision.missions.events import Batch, MissionStatus, NodeStatus, Outcome
+from vision.errors import InvalidRequest, StoreUnavailable, UnknownNode
+from vision.missions.events import MissionStatus, NodeStatus, Outcome
 from vision.missions.graph import Graph, build_graph
-from vision.missions.hub import Hub
+from vision.missions.hub import Hub, Watch
 from vision.missions.log import MissionLog, Record
 from vision.missions.mission import MissionState
 from vision.missions.queue import MissionQueue
@@ -93,20 +93,13 @@ class Missions:
             raise
         return mission_id
 
-    async def watch(self, mission_id: str, after: int) -> AsyncGenerator[Batch, None]:
+    async def watch(self, mission_id: str, after: int) -> Watch:
         """Events behind the cursor; see `Hub.subscribe`."""
         return await self._hub.subscribe(mission_id, after)
 
     async def progress(self, mission_id: str) -> Progress:
         """How far the mission is. Raises `UnknownMission` and `StoreUnavailable`."""
         return _progress(await self._log.record(mission_id))
-
-    async def results(self, mission_id: str) -> Progress:
-        """The outcomes of a mission that has ended; else raises `MissionUnfinished` too."""
-        progress = await self.progress(mission_id)
-        if not progress.status.final:
-            raise MissionUnfinished("mission not finished yet.")
-        return progress
 
     async def cancel(self, mission_id: str, node_id: str | None) -> Progress:
         """End a mission, or one node of it, and return how it ended up.

@@ -1,0 +1,1 @@
+"""HTTP and WebSocket: parse, validate, call one domain function, answer."""

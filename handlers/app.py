@@ -1,0 +1,80 @@
+"""Which address leads to which handler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import tornado.web
+
+from handlers.api import UnknownEndpoint
+from handlers.completion import (
+    CancelHandler,
+    GenerateHandler,
+    MissionQueryHandler,
+    SinglePromptHandler,
+)
+from handlers.health import AliveHandler, ReadyHandler
+from handlers.socket import SocketHandler
+from handlers.stream import StreamGenerateHandler, StreamMissionHandler
+from handlers.ticket import TicketHandler
+from handlers.validation import Validators
+from vision.services import Services
+
+_access = structlog.get_logger("vision.access")
+
+WEB: Final = Path(__file__).parent.parent / "web"
+
+
+class PageHandler(tornado.web.StaticFileHandler):
+    """GET /: the pages in `web/`. They hold no secret; what they do needs a key."""
+
+    def set_extra_headers(self, path: str) -> None:
+        # Scripts and styles are our own files; nothing else may run in a page that holds a key.
+        self.set_header("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        # Always ask whether the file has changed: a new server comes with its own page.
+        self.set_header("Cache-Control", "no-cache")
+
+
+def routes(services: Services) -> list[Any]:
+    """Every address of the server."""
+    ours: dict[str, Any] = {"services": services, "validators": Validators()}
+    page = {"path": WEB, "default_filename": "index.html"}
+    return [
+        (r"/api/completion/single-prompt-request", SinglePromptHandler, ours),
+        (r"/api/completion/generate", GenerateHandler, ours),
+        (r"/api/completion/mission-query", MissionQueryHandler, ours),
+        (r"/api/completion/cancel", CancelHandler, ours),
+        (r"/api/completion/st/generate", StreamGenerateHandler, ours),
+        (r"/api/completion/st/mission", StreamMissionHandler, ours),
+        (r"/api/completion/ws", SocketHandler, ours),
+        (r"/api/ticket", TicketHandler, ours),
+        (r"/healthz", AliveHandler),
+        (r"/readyz", ReadyHandler, {"services": services}),
+        (r"/(index\.html|app\.js|style\.css|)", PageHandler, page),
+    ]
+
+
+def make_app(services: Services) -> tornado.web.Application:
+    """The Tornado application over the services of one process."""
+    return tornado.web.Application(
+        routes(services),
+        default_handler_class=UnknownEndpoint,
+        default_handler_args={"services": services, "validators": None},
+        websocket_max_message_size=services.settings.max_body,
+        websocket_ping_interval=services.settings.ping_interval,
+        log_function=log_request,
+    )
+
+
+def log_request(handler: tornado.web.RequestHandler) -> None:
+    """One line a request, without its query: a ticket may stand in it."""
+    _access.info(
+        "request",
+        method=handler.request.method,
+        path=handler.request.path,
+        status=handler.get_status(),
+        ms=round(1000 * handler.request.request_time(), 1),
+    )

@@ -1,0 +1,193 @@
+"""Missions over WebSocket: several on one connection, JSON messages with a `type`.
+
+The law: every message of the client gets an answer, with its `requestId`; a wrong message gets an
+error message and leaves the connection open. Each subscription is a task of the connection, and
+ends with it. Events go out as they are in the log, in order for each mission.
+
+    client: generate, subscribe, unsubscribe, cancel, ping        (schemas/socket.schema.json)
+    server: accepted, subscribed, unsubscribed, ended, pong, error, and the missions' events
+
+Source of the close codes: RFC 6455, section 7.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+import structlog
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.web import HTTPError
+from tornado.websocket import WebSocketHandler
+
+from handlers.answers import describe, failure, status_of
+from handlers.api import log_failure, send_failure
+from handlers.completion import cancelled
+from handlers.stream import WRITE_SECONDS
+from handlers.validation import Validators, parse_object
+from vision.errors import InvalidRequest, Overloaded, VisionError
+from vision.missions.events import text_frame
+from vision.missions.hub import Watch
+from vision.services import Services
+
+_logger = structlog.get_logger(__name__)
+
+# Each is a task and a bounded queue; a page that shows more at once is hard to imagine.
+MAX_SUBSCRIPTIONS: Final = 256
+
+Message = Mapping[str, Any]
+
+
+class SocketHandler(WebSocketHandler):
+    """GET /api/completion/ws: one client's connection."""
+
+    def initialize(self, services: Services, validators: Validators) -> None:
+        self.services = services
+        self.validators = validators
+        self._subscriptions: dict[str, asyncio.Task[None]] = {}
+        self._cancel_on_close: set[str] = set()
+        self._answers: dict[str, Callable[[Message], Awaitable[Message | None]]] = {
+            "generate": self._generate,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "cancel": self._cancel,
+            "ping": self._ping,
+        }
+
+    async def prepare(self) -> None:
+        ticket = self.get_query_argument("ticket", None)
+        if ticket is None:
+            self.services.keys.check(self.request.headers.get("Authorization"))
+        else:
+            await self.services.tickets.redeem(ticket)
+
+    async def on_message(self, message: str | bytes) -> None:
+        request_id: Any = None
+        try:
+            document = _parse(message)
+            request_id = document.get("requestId")
+            self.validators.check("socket", document)
+            self.validators.check(f"socket#{document['type']}", document)
+            answer = await self._answers[document["type"]](document)
+        except Exception as error:
+            if not isinstance(error, VisionError):
+                _logger.exception("socket_message_crashed")
+            answer = {"type": "error", **describe(error)}
+        if answer is not None:
+            await self._send({**answer, "requestId": request_id})
+
+    def on_close(self) -> None:
+        self.services.background.start(self._leave(), name="leave socket")
+
+    async def _leave(self) -> None:
+        """End the subscriptions, and the missions that were to end with their client."""
+        for mission_id in list(self._subscriptions):
+            await self._drop(mission_id)
+        for mission_id in self._cancel_on_close:
+            await self.services.missions.cancel(mission_id, None)
+
+    # --- the messages of a client ----------------------------------------------------------------
+
+    async def _generate(self, message: Message) -> None:
+        self._check_room()
+        mission_id = await self.services.missions.start(message["promptList"])
+        if message.get("onDisconnect") == "cancel":
+            self._cancel_on_close.add(mission_id)
+        watch = await self.services.missions.watch(mission_id, 0)
+        request_id = message.get("requestId")
+        await self._send({"type": "accepted", "requestId": request_id, "missionId": mission_id})
+        self._follow(mission_id, watch)
+
+    async def _subscribe(self, message: Message) -> None:
+        self._check_room()
+        mission_id, after = message["missionId"], message.get("after", 0)
+        watch = await self.services.missions.watch(mission_id, int(after))
+        await self._drop(mission_id)
+        request_id = message.get("requestId")
+        answer = {"type": "subscribed", "requestId": request_id, "missionId": mission_id}
+        await self._send(answer | {"after": after, "over": watch.over})
+        self._follow(mission_id, watch)
+
+    async def _unsubscribe(self, message: Message) -> Message:
+        await self._drop(message["missionId"])
+        return {"type": "unsubscribed", "missionId": message["missionId"]}
+
+    async def _cancel(self, message: Message) -> Message:
+        mission_id, node_id = message["missionId"], message.get("id")
+        progress = await self.services.missions.cancel(mission_id, node_id)
+        return {"type": "ended", **cancelled(mission_id, node_id, progress)}
+
+    async def _ping(self, message: Message) -> Message:
+        return {"type": "pong"}
+
+    # --- subscriptions ---------------------------------------------------------------------------
+
+    def _check_room(self) -> None:
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise Overloaded(
+                f"a connection holds at most {MAX_SUBSCRIPTIONS} subscriptions; end one first"
+            )
+
+    def _follow(self, mission_id: str, watch: Watch) -> None:
+        push = asyncio.create_task(self._push(mission_id, watch), name=f"push {mission_id}")
+        self._subscriptions[mission_id] = push
+
+    async def _push(self, mission_id: str, watch: Watch) -> None:
+        try:
+            async with aclosing(watch.batches) as batches:
+                async for batch in batches:
+                    await self._write(batch.websocket)
+        except (StreamClosedError, TimeoutError):
+            # Gone, or as good as gone: free the connection. The mission goes on.
+            self._abort()
+        self._subscriptions.pop(mission_id, None)
+
+    async def _drop(self, mission_id: str) -> None:
+        push = self._subscriptions.pop(mission_id, None)
+        if push is not None:
+            push.cancel()
+            await asyncio.wait({push})
+
+    async def _send(self, message: Message) -> None:
+        with suppress(StreamClosedError):  # `on_close` follows and does what there is to do
+            await self._write(text_frame(msgspec.json.encode(message)))
+
+    async def _write(self, frames: bytes) -> None:
+        """Write whole frames, encoded once for all subscribers, past Tornado's own framing."""
+        stream = self._stream()
+        if stream is None:
+            raise StreamClosedError
+        async with asyncio.timeout(WRITE_SECONDS):
+            await stream.write(frames)
+
+    def _abort(self) -> None:
+        stream = self._stream()
+        if stream is not None:
+            stream.close()
+
+    def _stream(self) -> IOStream | None:
+        return getattr(self.ws_connection, "stream", None)
+
+    # --- refusals before the connection is a WebSocket -------------------------------------------
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else HTTPError(status_code)
+        send_failure(self, error, status_of(error), failure(error))
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        log_failure(self, value)
+
+
+def _parse(message: str | bytes) -> dict[str, Any]:
+    if isinstance(message, bytes):
+        raise InvalidRequest("a message is text, not binary")
+    return parse_object(message)

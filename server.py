@@ -1,0 +1,99 @@
+"""The Vision server: settings, parts, listen, drain.
+
+python server.py --help
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Final
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from handlers.app import make_app
+from vision.children import DataFolder
+from vision.errors import SettingError, VisionError
+from vision.logs import set_up
+from vision.services import Services, open_services
+from vision.settings import DEFAULT_KEY, Settings, load_settings
+
+_logger = structlog.get_logger("vision.server")
+
+WELCOME: Final = """\
+Vision listens on {base}
+The key is: {key}
+A page to try it is at {base}/ and this streams a prompt in a terminal:
+
+curl -N {base}/api/completion/st/generate -H 'Authorization: Vision {key}' \\
+  -d '{{"promptList": [{{"id": "1", "mid": "gpt-3.5-turbo", "prompt": "Who are you?"}}]}}'
+
+"""
+
+# Connections that wait to be accepted: a burst of clients that come back after a restart.
+BACKLOG: Final = 1024
+
+
+def main() -> int:
+    """Run a server until it is asked to end. The exit status: 2 for a wrong setting, else 0."""
+    try:
+        settings = load_settings(sys.argv[1:], os.environ)
+        set_up(settings.log_format, sys.stderr)
+        folder = DataFolder(settings.data_dir)
+        asyncio.run(serve(settings, folder))
+    except VisionError as error:
+        sys.stderr.write(f"vision: {error.message}\n")
+        return 2 if isinstance(error, SettingError) else 1
+    return 0
+
+
+async def serve(settings: Settings, folder: DataFolder) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with open_services(settings, folder, os.environ) as services:
+        run = asyncio.create_task(services.run(), name="services")
+        try:
+            server = _listen(settings, services)
+            stopped = asyncio.create_task(stop.wait(), name="stop signal")
+            await asyncio.wait({run, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            server.stop()
+            await server.close_all_connections()
+        finally:
+            # A part that crashed ends the server, with its error, for a supervisor to see.
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=stop.is_set())
+
+
+def _listen(settings: Settings, services: Services) -> HTTPServer:
+    # Bodies are bounded by the handlers, with a proper answer; this is the bound behind theirs.
+    server = HTTPServer(make_app(services), max_body_size=2 * settings.max_body)
+    try:
+        sockets = bind_sockets(settings.port, settings.address, backlog=BACKLOG)
+    except OSError as error:
+        where = f"{settings.address}:{settings.port}"
+        raise SettingError(f"port: cannot listen on {where}: {error.strerror}") from error
+    server.add_sockets(sockets)
+    _announce(settings, sockets[0].getsockname()[1])
+    return server
+
+
+def _announce(settings: Settings, port: int) -> None:
+    """Tell a person at a terminal where the server is and what to try."""
+    host = settings.address or "127.0.0.1"
+    base = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    default = settings.auth_keys == (DEFAULT_KEY,)
+    key = DEFAULT_KEY if default else "<one of your auth-keys>"
+    sys.stdout.write(WELCOME.format(base=base, key=key))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

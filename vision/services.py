@@ -1,0 +1,185 @@
+"""The composition root: builds every part of one process and hands it down.
+
+The law: parts get what they need from here and reach for nothing themselves. They are opened in
+the order of their needs and closed in the opposite one, whatever fails in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from redis.asyncio import Redis
+
+from vision.access import Keys, Tickets
+from vision.background import Background
+from vision.children import DataFolder
+from vision.errors import ModelError
+from vision.missions.hub import Hub
+from vision.missions.log import Claim, MissionLog
+from vision.missions.queue import MissionQueue
+from vision.missions.scheduler import MissionRun, Runner
+from vision.missions.service import Missions
+from vision.missions.writer import LogWriter
+from vision.models.catalog import Catalog, Endpoint, default_catalog, load_catalog
+from vision.models.local import LocalModel
+from vision.models.single import SinglePrompt
+from vision.models.upstream import Models
+from vision.redis_errors import REDIS_DOWN
+from vision.settings import Settings
+from vision.valkey import EmbeddedValkey
+
+# A prober asks every few seconds and gives up soon; Redis answers a PING in well under one.
+PING_SECONDS: Final = 1.0
+
+# More than the longest look into the queue waits (two seconds), so that it is never cut off; a
+# Redis that takes longer than this for an answer is as good as away.
+REDIS_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the handlers call."""
+
+    settings: Settings
+    keys: Keys
+    tickets: Tickets
+    missions: Missions
+    single: SinglePrompt
+    background: Background
+    runner: Runner
+    writer: LogWriter
+    redis: Redis
+    local: LocalModel | None
+
+    async def run(self) -> None:
+        """Write and run missions until cancelled. Owned by the server's main task."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.writer.run(), name="log writer")
+            group.create_task(self.runner.run(), name="runner")
+
+    async def readiness(self) -> dict[str, bool]:
+        """By part: whether missions can be accepted and logged, taken, and run."""
+        return {
+            "redis": await self._redis_answers(),
+            "runner": self.runner.taking,
+            "model": self.local is None or self.local.ready,
+        }
+
+    async def _redis_answers(self) -> bool:
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                await self.redis.ping()
+        except (*REDIS_DOWN, TimeoutError):
+            return False
+        return True
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, folder: DataFolder, environ: Mapping[str, str]
+) -> AsyncIterator[Services]:
+    """Build all parts; close them at the end. `folder` is locked by the caller; `environ` has the
+    keys that a models file names.
+
+    Raises `SettingError` for a models file that is wrong, `StoreUnavailable` when the embedded
+    Valkey does not come up.
+    """
+    catalog = _catalog(settings, environ)
+    async with AsyncExitStack() as stack:
+        redis = await _open_redis(settings, folder, stack)
+        local = _start_local(catalog, folder, stack)
+        models = Models(catalog, local.endpoint if local else _no_local)
+        stack.push_async_callback(models.close)
+        background = Background()
+        stack.push_async_callback(background.close)
+        yield _assemble(settings, folder, catalog, redis, models, local, background)
+
+
+def _assemble(  # noqa: PLR0917 -- one call, right above, in which each part has its own type
+    settings: Settings,
+    folder: DataFolder,
+    catalog: Catalog,
+    redis: Redis,
+    models: Models,
+    local: LocalModel | None,
+    background: Background,
+) -> Services:
+    log = MissionLog(redis, mission_ttl_ms=int(settings.mission_ttl * 1000))
+    hub = Hub(log)
+    writer = LogWriter(log, hub.publish)
+    queue = MissionQueue(redis, _consumer(folder))
+
+    def start_run(claim: Claim) -> MissionRun:
+        return MissionRun(claim, catalog, models, writer)
+
+    runner = Runner(log, queue, start_run, room=settings.room, claim_timeout=settings.claim_timeout)
+    missions = Missions(
+        catalog=catalog,
+        log=log,
+        queue=queue,
+        hub=hub,
+        writer=writer,
+        running=runner.runs.get,
+        max_nodes=settings.max_nodes,
+    )
+    return Services(
+        settings=settings,
+        keys=Keys(settings.auth_keys),
+        tickets=Tickets(redis),
+        missions=missions,
+        single=SinglePrompt(catalog, models),
+        background=background,
+        runner=runner,
+        writer=writer,
+        redis=redis,
+        local=local,
+    )
+
+
+def _catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
+    if settings.models is None:
+        return default_catalog(settings.openai_api_key)
+    return load_catalog(settings.models, environ)
+
+
+async def _open_redis(settings: Settings, folder: DataFolder, stack: AsyncExitStack) -> Redis:
+    url = settings.redis_url
+    if not url:
+        valkey = EmbeddedValkey(folder)
+        stack.push_async_callback(valkey.stop)
+        await valkey.start()
+        url = valkey.url
+    redis: Redis = Redis.from_url(
+        url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+    )
+    stack.push_async_callback(redis.aclose)
+    return redis
+
+
+def _start_local(catalog: Catalog, folder: DataFolder, stack: AsyncExitStack) -> LocalModel | None:
+    """The embedded model, if a route leads to it; it loads while the server already answers."""
+    if not catalog.uses_local:
+        return None
+    local = LocalModel(folder)
+    stack.push_async_callback(local.stop)
+    local.start()
+    return local
+
+
+async def _no_local() -> Endpoint:
+    raise ModelError(
+        "no route leads to the embedded model", code="upstream_unreachable", retryable=False
+    )
+
+
+def _consumer(folder: DataFolder) -> str:
+    """This data folder's name in the queue: the same after every start."""
+    path = folder.path / "consumer"
+    if not path.exists():
+        path.write_text(secrets.token_hex(8))
+    return path.read_text()
