@@ -47,7 +47,7 @@ class _Logprobs(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     text: str | None = None
     delta: _Message | None = None
     message: _Message | None = None
@@ -55,10 +55,13 @@ class _Choice(msgspec.Struct):
     logprobs: _Logprobs | None = None
 
 
+_NO_ERROR = msgspec.Raw(b"null")
+
+
 class _Reply(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    error: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = _NO_ERROR
 
 
 _decode = msgspec.json.Decoder(_Reply).decode
@@ -159,7 +162,7 @@ def read_reply(body: bytes) -> Reply:
     reply = _parse(body)
     if not reply.choices:
         raise garbled("the upstream's answer has no choices")
-    ordered = sorted(reply.choices, key=lambda choice: choice.index)
+    ordered = sorted(reply.choices, key=lambda choice: choice.index or 0)
     return Reply(tuple(map(_candidate, ordered)), _usage(reply.usage))
 
 
@@ -170,8 +173,8 @@ def _parse(data: bytes) -> _Reply:
         raise garbled(f"the upstream's answer is not an OpenAI one: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise garbled(f"the upstream's answer is not JSON: {error}") from error
-    if reply.error not in (b"", b"null"):
-        raise status_error(None, bytes(reply.error))
+    if reply.error is not _NO_ERROR and (reported := bytes(reply.error)) != b"null":
+        raise status_error(None, reported)
     return reply
 
 
