@@ -17,6 +17,8 @@ from vision.children import Child, DataFolder, Program
 from vision.errors import SettingError
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
+# Says nothing, so that a pipe whose reader was killed does not end it.
+SILENT = "import time; time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
 
 START = """
@@ -77,7 +79,7 @@ def test_child_is_gone_within_two_seconds_of_a_killed_server(tmp_path, death):
 def test_server_killed_in_the_middle_of_a_start_leaves_no_child(tmp_path):
     """Killed at thirty moments, from before the fork to after the exec; the lock tells."""
     for moment in range(30):
-        with Owner(tmp_path, START.format(code=SLEEPER, death="SIGKILL")) as server:
+        with Owner(tmp_path, START.format(code=SILENT, death="SIGKILL")) as server:
             assert server.hear() == "starting"
             time.sleep(moment * 0.003)
         lock = os.open(tmp_path / "toy.lock", os.O_RDWR | os.O_CREAT)
