@@ -1,0 +1,114 @@
+"""What tests share: real parts, started once where that is safe, empty for each test.
+
+The law: a test that needs a service gets its own, on free ports and in a temporary folder, or skips
+loudly on a machine without it; in CI a missing service is a failure. A callback of ours that holds
+the event loop fails the test in which it ran (asyncio's debug mode, which CI turns on).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from tornado.ioloop import IOLoop
+
+from vision.valkey import binary
+
+# How long a callback of ours may hold the loop. A loaded two-core machine stalls any process for
+# some tens of milliseconds now and then; what we look for (a blocking call, a quadratic loop over
+# a large graph) takes longer.
+SLOW_CALLBACK_SECONDS = 0.2
+
+
+def require(program: str) -> str:
+    """The path of a program, or a skip; in CI a failure."""
+    path = shutil.which(program)
+    if path is None:
+        message = f"{program} is not installed; install it to run this test"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+class _SlowCallbacks(logging.Handler):
+    """Collects asyncio's complaints about callbacks of ours."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if " took " in message and ("/vision/" in message or "/handlers/" in message):
+            self.seen.append(message)
+
+
+@pytest.fixture(autouse=True)
+def _no_slow_callbacks() -> Iterator[None]:
+    handler = _SlowCallbacks()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+    assert not handler.seen, "a callback of ours held the event loop"
+
+
+@pytest.fixture
+def io_loop(io_loop: IOLoop) -> Iterator[IOLoop]:
+    """pytest-tornado's loop, which also ends the generators that are left in it."""
+    io_loop.asyncio_loop.slow_callback_duration = SLOW_CALLBACK_SECONDS
+    yield io_loop
+    io_loop.run_sync(io_loop.asyncio_loop.shutdown_asyncgens)
+
+
+@pytest.fixture(scope="session")
+def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Valkey for all tests of this run."""
+    folder = tmp_path_factory.mktemp("valkey")
+    socket = folder / "socket"
+    command = [str(binary()), "--port", "0", "--unixsocket", str(socket), "--dir", str(folder)]
+    command += ["--save", "", "--appendonly", "no", "--loglevel", "warning"]
+    process = subprocess.Popen(command)
+    client = redis.Redis(unix_socket_path=str(socket))
+    try:
+        _until_answers(client)
+        yield f"unix://{socket}"
+    finally:
+        client.close()
+        process.terminate()
+        process.wait(10)
+
+
+def _until_answers(client: redis.Redis) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            client.ping()
+        except redis.ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+@pytest.fixture
+def redis_url(shared_valkey: str) -> Iterator[str]:
+    """The URL of a Valkey that is empty."""
+    with redis.Redis(unix_socket_path=shared_valkey.removeprefix("unix://")) as client:
+        client.flushall()
+        yield shared_valkey
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A data folder that is nobody else's."""
+    return tmp_path / "data"
