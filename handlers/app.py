@@ -53,7 +53,11 @@ def routes(services: Services) -> list[Any]:
         (r"/api/ticket", TicketHandler, ours),
         (r"/healthz", AliveHandler),
         (r"/readyz", ReadyHandler, {"services": services}),
-        (r"/(index\.html|app\.js|style\.css|)", PageHandler, page),
+        (
+            r"/(index\.html|(?:app|view|mission|connection)\.js|style\.css|icon\.svg|)",
+            PageHandler,
+            page,
+        ),
     ]
 
 
