@@ -21,6 +21,9 @@ from vision.services import Services
 
 _logger = structlog.get_logger(__name__)
 
+# A number of this length is below 2**53, which every JSON parser reads exactly.
+MAX_DIGITS: Final = 15
+
 JSON: Final = "application/json; charset=UTF-8"
 
 
@@ -67,19 +70,25 @@ class ApiHandler(tornado.web.RequestHandler):
 
     def query_text(self, name: str) -> str:
         """A query parameter that must be there and not empty."""
-        value: str | None = self.get_query_argument(name, None)
+        value = self._query(name)
         if not value:
             raise InvalidRequest("is missing", path=name)
         return value
 
     def query_count(self, name: str, default: int) -> int:
         """A query parameter that is a whole number from 0."""
-        text = self.get_query_argument(name, None)
+        text = self._query(name)
         if text is None:
             return default
-        if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
             raise InvalidRequest("must be a whole number from 0", path=name)
         return int(text)
+
+    def _query(self, name: str) -> str | None:
+        try:
+            return self.get_query_argument(name, None)
+        except tornado.web.HTTPError:
+            raise InvalidRequest("is not UTF-8", path=name) from None
 
     def answer(self, data: Any) -> None:
         """Answer in the documented envelope."""

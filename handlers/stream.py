@@ -20,7 +20,7 @@ from typing import Final
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from handlers.api import ApiHandler
+from handlers.api import MAX_DIGITS, ApiHandler
 from vision.missions.events import Batch
 
 # A client that takes nothing for a minute is gone without a word, or may as well be.
@@ -129,6 +129,6 @@ class StreamMissionHandler(StreamHandler):
         first cursor in it, and says in `Last-Event-ID` how far it has come since.
         """
         last = self.request.headers.get("Last-Event-ID", "")
-        if last.isascii() and last.isdigit() and len(last) <= 15:
+        if last.isascii() and last.isdigit() and len(last) <= MAX_DIGITS:
             return int(last)
         return self.query_count("after", 0)

@@ -16,7 +16,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from vision.errors import Unauthorized
-from vision.redis_errors import REDIS_DOWN, unavailable
+from vision.redis_edge import redis_calls
 
 # A page asks for a ticket just before it connects; a minute covers a slow network and a retry.
 TICKET_SECONDS: Final = 60
@@ -54,18 +54,14 @@ class Tickets:
     async def issue(self) -> str:
         """A new ticket. Raises `StoreUnavailable`."""
         ticket = secrets.token_urlsafe(32)
-        try:
+        async with redis_calls():
             await self._redis.set(_key(ticket), b"1", ex=TICKET_SECONDS)
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
         return ticket
 
     async def redeem(self, ticket: str) -> None:
         """Use a ticket up. Raises `Unauthorized` and `StoreUnavailable`."""
-        try:
+        async with redis_calls():
             known = await self._redis.getdel(_key(ticket))
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
         if not known:
             raise Unauthorized("the ticket is used, expired or unknown; get one at /api/ticket")
 

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from vision.access import Keys, Tickets
 from vision.background import Background
 from vision.children import DataFolder
-from vision.errors import ModelError
+from vision.errors import ModelError, StoreUnavailable
 from vision.missions.hub import Hub
 from vision.missions.log import Claim, MissionLog
 from vision.missions.queue import MissionQueue
@@ -29,16 +29,12 @@ from vision.models.catalog import Catalog, Endpoint, default_catalog, load_catal
 from vision.models.local import LocalModel
 from vision.models.single import SinglePrompt
 from vision.models.upstream import Models
-from vision.redis_errors import REDIS_DOWN
+from vision.redis_edge import connect, redis_calls
 from vision.settings import Settings
 from vision.valkey import EmbeddedValkey
 
 # A prober asks every few seconds and gives up soon; Redis answers a PING in well under one.
 PING_SECONDS: Final = 1.0
-
-# More than the longest look into the queue waits (two seconds), so that it is never cut off; a
-# Redis that takes longer than this for an answer is as good as away.
-REDIS_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +68,9 @@ class Services:
 
     async def _redis_answers(self) -> bool:
         try:
-            async with asyncio.timeout(PING_SECONDS):
+            async with asyncio.timeout(PING_SECONDS), redis_calls():
                 await self.redis.ping()
-        except (*REDIS_DOWN, TimeoutError):
+        except (StoreUnavailable, TimeoutError):
             return False
         return True
 
@@ -154,9 +150,7 @@ async def _open_redis(settings: Settings, folder: DataFolder, stack: AsyncExitSt
         stack.push_async_callback(valkey.stop)
         await valkey.start()
         url = valkey.url
-    redis: Redis = Redis.from_url(
-        url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
-    )
+    redis = connect(url)
     stack.push_async_callback(redis.aclose)
     return redis
 

@@ -155,3 +155,24 @@ def chat(id_: str, prompt: str, *needs: str, **more: Any) -> dict[str, Any]:
 def text(id_: str, prompt: str, *needs: str, **more: Any) -> dict[str, Any]:
     """A node on the completion model."""
     return chat(id_, prompt, *needs, **more) | {"mid": "text-davinci-003"}
+
+
+def sse_of(body: bytes) -> list[tuple[int, dict[str, Any]]]:
+    """The numbers and events of an SSE body; comments are left out."""
+    events = []
+    for block in body.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if line[:1] != ":")
+        if fields:
+            events.append((int(fields["id"]), json.loads(fields["data"])))
+    return events
+
+
+def contents_of(events: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The text of each node, as a client puts it together."""
+    texts: dict[str, str] = {}
+    for event in events:
+        if event["type"] == "token":
+            texts[event["id"]] = texts.get(event["id"], "") + event["choices"][0]["text"]
+        elif event["type"] == "restarted":
+            texts[event["id"]] = ""
+    return texts

@@ -26,7 +26,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from vision.errors import StaleEpoch, StoreUnavailable, UnknownCursor, UnknownMission
 from vision.missions.events import Batch, MissionStatus, Outcome
-from vision.redis_errors import REDIS_DOWN, unavailable
+from vision.redis_edge import redis_calls, unavailable
 
 # A mission whose runner and queue entry are both lost must not stay for ever. A week is longer
 # than any mission runs, and long enough for a person to look at what went wrong.
@@ -118,20 +118,15 @@ class MissionLog:
     async def create(self, mission_id: str, spec: bytes, now: int) -> None:
         """Record a mission that has not begun; `spec` comes back as it is with its `Claim`."""
         fields: dict[Any, Any] = {"epoch": 0, "seq": 0, "spec": spec, "created": now}
-        try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hset(_head(mission_id), mapping=fields | {"status": "queued"})
-                pipe.pexpire(_head(mission_id), UNFINISHED_TTL_MS)
-                await pipe.execute()
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
+        async with redis_calls(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(_head(mission_id), mapping=fields | {"status": "queued"})
+            pipe.pexpire(_head(mission_id), UNFINISHED_TTL_MS)
+            await pipe.execute()
 
     async def forget(self, mission_id: str) -> None:
         """Remove a mission that was recorded and then could not be queued."""
-        try:
+        async with redis_calls():
             await self._redis.delete(_log(mission_id), _head(mission_id), _nodes(mission_id))
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
 
     async def acquire(self, mission_id: str) -> Claim | None:
         """Take the mission over: whoever had it before can write no more.
@@ -165,13 +160,10 @@ class MissionLog:
 
         Raises `UnknownMission` and `UnknownCursor`.
         """
-        try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.hmget(_head(mission_id), "seq", "status")
-                pipe.xrange(_log(mission_id), min=str(after + 1), count=PAGE_ENTRIES)
-                (seq, status), entries = await pipe.execute()
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
+        async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.hmget(_head(mission_id), "seq", "status")
+            pipe.xrange(_log(mission_id), min=str(after + 1), count=PAGE_ENTRIES)
+            (seq, status), entries = await pipe.execute()
         if seq is None:
             raise unknown_mission(mission_id)
         if after > int(seq):
@@ -180,13 +172,10 @@ class MissionLog:
 
     async def record(self, mission_id: str) -> Record:
         """Everything but the events. Raises `UnknownMission`."""
-        try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hgetall(_head(mission_id))
-                pipe.hgetall(_nodes(mission_id))
-                head, nodes = await pipe.execute()
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
+        async with redis_calls(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(_head(mission_id))
+            pipe.hgetall(_nodes(mission_id))
+            head, nodes = await pipe.execute()
         if not head:
             raise unknown_mission(mission_id)
         finished = head.get(b"finished")
@@ -200,13 +189,10 @@ class MissionLog:
         )
 
     async def _append_all(self, appends: Sequence[Append], sha: str) -> list[Any]:
-        try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for append in appends:
-                    pipe.evalsha(sha, 3, *self._append_arguments(append))
-                return await pipe.execute(raise_on_error=False)
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
+        async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
+            for append in appends:
+                pipe.evalsha(sha, 3, *self._append_arguments(append))
+            return await pipe.execute(raise_on_error=False)
 
     def _append_arguments(self, append: Append) -> list[Any]:
         keys = [_log(append.mission_id), _head(append.mission_id), _nodes(append.mission_id)]
@@ -225,17 +211,13 @@ class MissionLog:
         return [*keys, *arguments]
 
     async def _evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        try:
+        async with redis_calls():
             return await self._redis.eval(script, len(keys), *keys, *arguments)
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
 
     async def _load(self, script: str) -> str:
         if script not in self._sha:
-            try:
+            async with redis_calls():
                 self._sha[script] = await self._redis.script_load(script)
-            except REDIS_DOWN as error:
-                raise unavailable(error) from error
         return self._sha[script]
 
 

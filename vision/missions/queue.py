@@ -19,7 +19,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from vision.redis_errors import REDIS_DOWN, unavailable
+from vision.redis_edge import redis_calls
 
 _STREAM: Final = "vision:queue"
 _GROUP: Final = "runners"
@@ -42,20 +42,17 @@ class MissionQueue:
 
     async def prepare(self) -> None:
         """Make the stream and its group, unless they are there."""
-        try:
-            await self._redis.xgroup_create(_STREAM, _GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise unavailable(error) from error
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
+        async with redis_calls():
+            try:
+                await self._redis.xgroup_create(_STREAM, _GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
 
     async def offer(self, mission_id: str) -> None:
         """Queue a mission. Repeating it after a lost answer queues it twice, which is harmless."""
-        try:
+        async with redis_calls():
             await self._redis.xadd(_STREAM, {"mission": mission_id})
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
 
     async def left_over(self, count: int) -> list[Ticket]:
         """What this consumer had claimed before its process started."""
@@ -67,17 +64,15 @@ class MissionQueue:
 
     async def take_over(self, count: int, idle_ms: int) -> list[Ticket]:
         """Missions whose claim was not renewed for `idle_ms`."""
-        try:
+        async with redis_calls():
             reply: Any = await self._redis.xautoclaim(
                 _STREAM, _GROUP, self._consumer, min_idle_time=idle_ms, count=count
             )
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
         return _tickets(reply[1])
 
     async def renew(self, tickets: Sequence[Ticket]) -> None:
         """Keep the claims."""
-        try:
+        async with redis_calls():
             await self._redis.xclaim(
                 _STREAM,
                 _GROUP,
@@ -86,12 +81,10 @@ class MissionQueue:
                 message_ids=[ticket.entry_id for ticket in tickets],
                 justid=True,
             )
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
 
     async def holds(self, ticket: Ticket) -> bool:
         """Whether the claim is still this consumer's."""
-        try:
+        async with redis_calls():
             pending = await self._redis.xpending_range(
                 _STREAM,
                 _GROUP,
@@ -100,32 +93,26 @@ class MissionQueue:
                 count=1,
                 consumername=self._consumer,
             )
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
         return bool(pending)
 
     async def done(self, ticket: Ticket) -> None:
         """The mission has ended: take it out of the queue."""
-        try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.xack(_STREAM, _GROUP, ticket.entry_id)
-                pipe.xdel(_STREAM, ticket.entry_id)
-                await pipe.execute()
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
+        async with redis_calls(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.xack(_STREAM, _GROUP, ticket.entry_id)
+            pipe.xdel(_STREAM, ticket.entry_id)
+            await pipe.execute()
 
     async def _read(self, position: str, count: int, wait_ms: int | None) -> list[Ticket]:
-        try:
-            reply: Any = await self._redis.xreadgroup(
-                _GROUP, self._consumer, {_STREAM: position}, count=count, block=wait_ms
-            )
-        except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise unavailable(error) from error
-            await self.prepare()  # Redis came back empty
-            return []
-        except REDIS_DOWN as error:
-            raise unavailable(error) from error
+        async with redis_calls():
+            try:
+                reply: Any = await self._redis.xreadgroup(
+                    _GROUP, self._consumer, {_STREAM: position}, count=count, block=wait_ms
+                )
+            except ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+                reply = []  # Redis came back empty
+                await self.prepare()
         return [ticket for _, entries in reply for ticket in _tickets(entries)]
 
 

@@ -1,0 +1,78 @@
+"""How this server calls Redis: bounded in time, and with errors of its own.
+
+The law: no exception of the Redis client leaves the module that called it, and no call waits for
+ever. Whatever a client of ours can only wait for (no connection, no answer in time, a server that
+loads, is full, or is a read-only replica) becomes `StoreUnavailable`; anything else is a bug of
+ours and stays as it is.
+
+The time limit is ours and not the client's `socket_timeout`: that one wraps each send in
+`asyncio.wait_for`, which in Python 3.11 can swallow the cancellation of the task around it
+(python/cpython issue 86296), so that a task of ours would never end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError as RedisConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
+
+from vision.errors import StoreUnavailable
+
+# More than the longest look into the queue waits (two seconds), so that it is never cut off; a
+# Redis that takes longer than this for an answer is as good as away.
+CALL_SECONDS: Final = 5.0
+
+# Answers that only time, or an operator, can change. MISCONF: it cannot write its append-only file.
+_REFUSALS: Final = (
+    "OOM",
+    "READONLY",
+    "LOADING",
+    "MISCONF",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+)
+
+_DOWN: Final = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    BusyLoadingError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    OSError,  # TimeoutError, that of `asyncio.timeout`, is one
+)
+
+
+def connect(url: str) -> Redis:
+    """A client for a redis://, rediss:// or unix:// URL; it connects at the first call."""
+    client: Redis = Redis.from_url(url, socket_timeout=None, socket_connect_timeout=CALL_SECONDS)
+    return client
+
+
+@asynccontextmanager
+async def redis_calls() -> AsyncIterator[None]:
+    """Around one or several calls of the client. Raises `StoreUnavailable`."""
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            yield
+    except (*_DOWN, ResponseError) as error:
+        raise unavailable(error) from error
+
+
+def unavailable(error: BaseException) -> StoreUnavailable:
+    """The error to raise in place of `error`. A bug of ours comes back as itself, raised."""
+    refused = str(error).startswith(_REFUSALS)
+    if isinstance(error, ResponseError) and not refused and not isinstance(error, _DOWN):
+        raise error
+    return StoreUnavailable(f"the mission store does not answer ({type(error).__name__})")
