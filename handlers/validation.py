@@ -66,7 +66,7 @@ def parse_object(text: bytes | str) -> dict[str, Any]:
         document = msgspec.json.decode(text)
     except RecursionError:
         raise InvalidRequest("the JSON is nested too deeply") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise InvalidRequest(f"must be an object, not {_kind(document)}", path="$")
