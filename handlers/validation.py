@@ -88,12 +88,17 @@ def _innermost(error: jsonschema_rs.ValidationError) -> jsonschema_rs.Validation
     """Of alternatives, the error in the one that the client meant: the one of the right type."""
     kind = error.kind
     while isinstance(kind, jsonschema_rs.ValidationErrorKind.OneOfNotValid):
-        firsts = [branch[0] for branch in kind.context]
-        wrong_type = jsonschema_rs.ValidationErrorKind.Type
-        meant = [first for first in firsts if not isinstance(first.kind, wrong_type)]
-        error = (meant or firsts)[0]
+        place = error.instance_path
+        branches = kind.context
+        meant = [branch for branch in branches if not _wrong_type(branch, place)]
+        error = (meant or branches)[0][0]
         kind = error.kind
     return error
+
+
+def _wrong_type(branch: list[jsonschema_rs.ValidationError], place: list[str | int]) -> bool:
+    wrong = jsonschema_rs.ValidationErrorKind.Type
+    return any(isinstance(e.kind, wrong) and e.instance_path == place for e in branch)
 
 
 def _sentence(error: jsonschema_rs.ValidationError) -> str:
