@@ -12,6 +12,7 @@ Nobody else can reach it: no TCP port, and a Unix socket that only this user can
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -91,6 +92,10 @@ class EmbeddedValkey:
     async def stop(self) -> None:
         """Write and sync what is owed, and end."""
         await self._supervisor.stop()
+        if self._socket.parent != self._folder.path:
+            self._socket.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                self._socket.parent.rmdir()
 
     async def _launch(self) -> Child:
         argv = (str(binary()), *self._options())

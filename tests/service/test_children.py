@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from owners import Owner, is_alive, is_gone
 
+from tests.service.owners import Owner, is_alive, is_gone
 from vision.children import Child, DataFolder, Program
 from vision.errors import SettingError
 

@@ -8,8 +8,8 @@ import signal
 import sys
 
 import pytest
-from owners import a_new_process, is_alive
 
+from tests.service.owners import a_new_process, is_alive
 from vision.children import Child, DataFolder, Program
 from vision.errors import StoreUnavailable
 from vision.supervision import Supervisor

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
-from owners import Owner, a_new_process, is_alive, is_gone
 from redis.asyncio import Redis
 
+from tests.service.owners import Owner, a_new_process, is_alive, is_gone
 from vision.children import DataFolder
 from vision.errors import SettingError, StoreUnavailable
 from vision.valkey import LONGEST_SOCKET_PATH, EmbeddedValkey, socket_path
@@ -166,6 +166,10 @@ def test_socket_path_always_fits_and_lies_where_only_we_can_look(name):
         path.parent.rmdir()
 
 
+def folder_of_the_socket_is_left(valkey: EmbeddedValkey) -> bool:
+    return Path(valkey.url.removeprefix("unix://")).parent.exists()
+
+
 @pytest.mark.gen_test
 async def test_folder_with_a_path_too_long_for_a_socket_works(io_loop, tmp_path):
     folder = DataFolder(tmp_path / ("long " * 20) / "data")
@@ -176,6 +180,7 @@ async def test_folder_with_a_path_too_long_for_a_socket_works(io_loop, tmp_path)
     await client.aclose()
     await valkey.stop()
     folder.close()
+    assert not folder_of_the_socket_is_left(valkey)
 
 
 def test_short_socket_folder_that_others_can_write_is_refused(tmp_path, monkeypatch):
