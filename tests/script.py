@@ -11,8 +11,9 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 NEVER = math.inf
@@ -84,18 +85,22 @@ class Answer:
     def whole(self) -> dict[str, Any]:
         return self._object([self._choice(index) for index in range(self._choices)], usage=True)
 
-    def writes(self) -> list[bytes]:
+    def writes(self) -> Iterator[bytes]:
+        """Made one by one: a long answer made at once would hold the loop that it shares."""
+        events = self._events()
+        while write := b"".join(islice(events, self._reply.tokens_per_write)):
+            yield write
+
+    def _events(self) -> Iterator[bytes]:
         reply = self._reply
-        tokens = self._tokens[: reply.stop_after]
-        events = [self._event(self._delta(token)) for token in tokens]
         if self._chat:
-            events.insert(0, self._event({"delta": {"role": "assistant", "content": None}}))
+            yield self._event({"delta": {"role": "assistant", "content": None}})
+        for token in self._tokens[: reply.stop_after]:
+            yield self._event(self._delta(token))
         if reply.error is not None:
-            events.append(self._line(json.dumps({"error": reply.error})))
+            yield self._line(json.dumps({"error": reply.error}))
         elif reply.stop_after is None:
-            events += self._end()
-        step = reply.tokens_per_write
-        return [b"".join(events[at : at + step]) for at in range(0, len(events), step)]
+            yield from self._end()
 
     def _end(self) -> list[bytes]:
         reply, events = self._reply, []

@@ -11,7 +11,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +26,8 @@ __all__ = ["Catalog", "Endpoint", "Route", "Upstream", "default_catalog", "load_
 # Enough for one process on a paid tier, and few enough that a large graph does not trip the
 # upstream's own rate limit at once.
 DEFAULT_MAX_CONCURRENCY = 64
+
+SCHEMA = Path(__file__).parents[2] / "schemas" / "models.schema.json"
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -134,9 +135,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingError(f"{path}: is not UTF-8: {error.reason}") from error
     except tomllib.TOMLDecodeError as error:  # its message ends with the line and the column
         raise SettingError(f"{path}: is not TOML: {error}") from error
-    schema = (
-        resources.files("vision.models").joinpath("schemas/models.schema.json").read_text("utf-8")
-    )
+    schema = SCHEMA.read_text("utf-8")
     # TOML's dates, inf and nan have no JSON form; as text the schema refuses them by their place.
     for wrong in jsonschema_rs.validator_for(schema).iter_errors(_json(document)):
         raise SettingError(_line(path, wrong.instance_path, wrong.message))

@@ -194,8 +194,9 @@ class Client:
             "OpenAI-Organization": Omit(),
             "OpenAI-Project": Omit(),
         }
-        if self._key() is None:
-            headers["Authorization"] = Omit()
+        # Named in any case: openai would let OPENAI_CUSTOM_HEADERS overrule the key.
+        key = self._key()
+        headers["Authorization"] = Omit() if key is None else f"Bearer {key}"
         # `pool` bounds the name lookup too. The other waits are bounded by `Deadlines`.
         timeout = httpx2.Timeout(connect=connect, pool=connect, read=None, write=None)
         return await client.post(

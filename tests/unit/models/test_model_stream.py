@@ -45,21 +45,29 @@ async def test_the_request_is_the_call_as_it_was_made(io_loop, there, model):
     assert request.headers["authorization"] == f"Bearer {KEY}"
 
 
+@pytest.mark.parametrize("key", [None, KEY])
 @pytest.mark.gen_test
-async def test_no_key_and_nothing_of_the_environment_reaches_an_upstream_without_a_key(
-    io_loop, there, monkeypatch
+async def test_an_upstream_gets_its_own_key_or_none_and_nobody_elses(
+    io_loop, there, monkeypatch, key
 ):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-someone-else")
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-of-someone-else")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-someone-else")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-of-someone-else")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
-    scene = scene_at(there.upstream.base_url, api_key=None)
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer sk-of-someone-else")
+    scene = scene_at(there.upstream.base_url, api_key=key)
     await scene.collect(scene.call("hi"))
     await scene.models.close()
     sent = there.upstream.requests[0].headers
-    assert "authorization" not in sent
+    assert sent.get("authorization") == (key and f"Bearer {key}")
     assert "someone-else" not in str(sent)
+
+
+@pytest.mark.gen_test
+async def test_no_proxy_stands_between_us_and_a_loopback_address(io_loop, there, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    assert text_of(await there.collect(there.call("hi"))) == "echo: hi"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
