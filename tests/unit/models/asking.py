@@ -73,5 +73,5 @@ def text_of(chunks):
 async def until(condition):
     """For what nothing announces; the bound makes a test that waits in vain fail."""
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - see above
+        while not condition():
             await asyncio.sleep(0.005)
