@@ -78,7 +78,7 @@ class MissionState:
         self.outcomes: dict[str, Outcome] = {}
         self._graph = graph
         self._results: dict[str, str] = {}
-        self._interrupted: list[str] = []
+        self._interrupted: dict[str, None] = {}  # a set that keeps its order
         self._nodes = {
             node.id: _Progress(open_dependencies=len(node.dependencies))
             for node in graph.nodes.values()
@@ -112,7 +112,7 @@ class MissionState:
         progress.attempt = outcome.attempts
         progress.started = outcome.started
         if not outcome.final:
-            self._interrupted.append(node_id)
+            self._interrupted[node_id] = None
             return
         progress.status = outcome.status
         self.outcomes[node_id] = outcome
@@ -124,8 +124,8 @@ class MissionState:
     def _begin(self, now: int) -> list[Instruction]:
         self.status = MissionStatus.RUNNING
         instructions: list[Instruction] = []
-        for node_id in self._interrupted:
-            instructions.append(Log(NodeRestarted(node_id, self._running(node_id))))
+        for node_id in list(self._interrupted):
+            instructions += self._resume(node_id)
         for node_id, outcome in list(self.outcomes.items()):
             # Its runner may have died after the node's end was logged and before what follows was.
             instructions += self._follow(node_id, outcome, now)
@@ -133,6 +133,13 @@ class MissionState:
             if progress.status is NodeStatus.WAITING and progress.open_dependencies == 0:
                 instructions += self._start(node_id, now)
         return instructions + self._finish_if_done()
+
+    def _resume(self, node_id: str) -> list[Instruction]:
+        """Void what subscribers have of a node that was cut off: its text died with its runner."""
+        if node_id not in self._interrupted:
+            return []
+        del self._interrupted[node_id]
+        return [Log(NodeRestarted(node_id, self._running(node_id)))]
 
     def _start(self, node_id: str, now: int) -> list[Instruction]:
         node, progress = self._graph.nodes[node_id], self._nodes[node_id]
@@ -212,6 +219,7 @@ class MissionState:
     def _close(
         self, node_id: str, status: NodeStatus, now: int, error: Failure | None = None
     ) -> list[Instruction]:
+        resumed = self._resume(node_id)
         progress = self._nodes[node_id]
         was_running = progress.status is NodeStatus.RUNNING
         progress.status = status
@@ -230,7 +238,7 @@ class MissionState:
         progress.texts.clear()
         log = Log(NodeEnded(node_id, outcome))
         stop = status is NodeStatus.CANCELLED and was_running
-        return [StopAttempt(node_id), log] if stop else [log]
+        return [*resumed, StopAttempt(node_id), log] if stop else [*resumed, log]
 
     def _follow(self, node_id: str, outcome: Outcome, now: int) -> list[Instruction]:
         """What a node's end does to the rest of the mission."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.unit.missions.playing import BROKEN, Play, prompt
+from tests.unit.missions.playing import BROKEN, Play, prompt, recorded
 from vision.missions.events import NodeEnded, NodeStatus
 from vision.missions.stimuli import Arrived, AttemptFailed, AttemptSucceeded
 
@@ -67,7 +67,7 @@ def _perform(play: Play, move: Move) -> None:
     if move.kind == "cancel":
         play.cancel(anything)
     elif move.kind == "cancel all":
-        # One in ten moves would leave little for the others to do.
+        # An end so near would leave the other moves little to do.
         if move.which == 0:
             play.cancel()
     elif move.kind == "late":
@@ -109,7 +109,7 @@ def check_end(play: Play) -> None:
     ends = [event for event in play.log if isinstance(event, NodeEnded)]
     outcomes = {event.node_id: event.outcome for event in ends}
     assert len(ends) == len(outcomes) == len(play.graph.nodes)
-    assert outcomes == dict(play.state.outcomes)
+    assert outcomes == recorded(play.log)
     for node_id, outcome in outcomes.items():
         assert outcome.final
         assert play.text_of(node_id) == outcome.content
