@@ -17,9 +17,14 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 from tornado.ioloop import IOLoop
 
 from vision.valkey import binary
+
+# A loaded machine makes any single example slow; what must be fast has a test that says so.
+settings.register_profile("vision", deadline=None)
+settings.load_profile("vision")
 
 # How long a callback of ours may hold the loop. A loaded two-core machine stalls any process for
 # some tens of milliseconds now and then; what we look for (a blocking call, a quadratic loop over
