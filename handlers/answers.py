@@ -56,6 +56,15 @@ _CLIENT_FAULTS: Final = frozenset({400, 404, 413, 422})
 RETRY_AFTER_SECONDS: Final = 2
 
 
+# What Tornado itself refuses, by status.
+HTTP_ERRORS: Final = {
+    404: ("unknown_endpoint", "there is nothing at this address"),
+    405: ("method_not_allowed", "this address does not answer that method"),
+}
+
+INTERNAL_ERROR: Final = "internal_error"
+
+
 def status_of(error: BaseException) -> int:
     """The HTTP status for an error; 500 for what is a bug of ours."""
     if isinstance(error, ModelError):
@@ -79,16 +88,10 @@ def describe(error: BaseException) -> dict[str, Any]:
     if isinstance(error, VisionError):
         return {"code": error.code, "message": error.message, "path": error.path}
     if isinstance(error, tornado.web.HTTPError):
-        code, message = _HTTP_ERRORS.get(error.status_code, ("invalid_request", error.reason))
+        code, message = HTTP_ERRORS.get(error.status_code, ("invalid_request", error.reason))
         return {"code": code, "message": message or "the request is wrong", "path": ""}
     sentence = "the server failed; its log has the details"
-    return {"code": "internal_error", "message": sentence, "path": ""}
-
-
-_HTTP_ERRORS: Final = {
-    404: ("unknown_endpoint", "there is nothing at this address"),
-    405: ("method_not_allowed", "this address does not answer that method"),
-}
+    return {"code": INTERNAL_ERROR, "message": sentence, "path": ""}
 
 
 def success(data: Any) -> dict[str, Any]:

@@ -100,14 +100,24 @@ class SettingError(VisionError):
     code = "setting_error"
 
 
+# What can go wrong with a call of a model.
+MODEL_ERROR_CODES = (
+    "upstream_unreachable",
+    "upstream_timeout",
+    "upstream_rate_limited",
+    "upstream_error",  # 5xx
+    "upstream_rejected",  # 4xx: the request itself is wrong, or our access to the upstream
+    "upstream_cut_off",  # the stream ended before its end
+    "upstream_garbled",  # not the protocol
+)
+
+
 class ModelError(VisionError):
     """One call of a model failed.
 
-    `code` is one of: `upstream_unreachable`, `upstream_timeout`, `upstream_rate_limited`,
-    `upstream_error` (5xx), `upstream_rejected` (4xx: the request itself is wrong),
-    `upstream_cut_off` (the stream ended before its end), `upstream_garbled` (not the protocol).
-    `retryable` says whether the same call may succeed later; `retry_after` is the upstream's own
-    wish in seconds, if it gave one; `status` its HTTP status, if there was one.
+    `code` is one of `MODEL_ERROR_CODES`. `retryable` says whether the same call may succeed later;
+    `retry_after` is the upstream's own wish in seconds, if it gave one; `status` its HTTP status,
+    if there was one.
     """
 
     code = "upstream_error"

@@ -48,6 +48,9 @@ from vision.missions.stimuli import (
 )
 from vision.models.backoff import retry_delay
 
+# Codes that only nodes have.
+DEPENDENCY_FAILED = "dependency_failed"
+MISSION_FAILED = "mission_failed"
 CANCELLED_BY_CLIENT = Failure("cancelled", "cancelled by the client")
 
 
@@ -247,7 +250,7 @@ class MissionState:
         ends_all = self._graph.nodes[node_id].on_error.action == "fail"
         if outcome.status is NodeStatus.FAILED and ends_all:
             why = f'the mission ended because "{node_id}" failed'
-            return self._close_all(Failure("mission_failed", why), now)
+            return self._close_all(Failure(MISSION_FAILED, why), now)
         return self._skip_dependents(node_id, now)
 
     def _release(self, node_id: str, content: str, now: int) -> list[Instruction]:
@@ -270,7 +273,7 @@ class MissionState:
             cause = causes.pop()
             for dependent in self._graph.dependents[cause]:
                 if not self._ended(dependent):
-                    why = Failure("dependency_failed", f'the dependency "{cause}" has no result')
+                    why = Failure(DEPENDENCY_FAILED, f'the dependency "{cause}" has no result')
                     instructions += self._close(dependent, NodeStatus.SKIPPED, now, why)
                     causes.append(dependent)
         return instructions
