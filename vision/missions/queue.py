@@ -64,11 +64,23 @@ class MissionQueue:
 
     async def take_over(self, count: int, idle_ms: int) -> list[Ticket]:
         """Missions whose claim was not renewed for `idle_ms`."""
-        async with redis_calls():
-            reply: Any = await self._redis.xautoclaim(
-                _STREAM, _GROUP, self._consumer, min_idle_time=idle_ms, count=count
-            )
-        return _tickets(reply[1])
+        tickets: list[Ticket] = []
+        start: Any = "0-0"
+        while len(tickets) < count:
+            # One call looks at a few claims only, and living ones may stand before a dead one.
+            async with redis_calls():
+                start, entries, *_ = await self._redis.xautoclaim(
+                    _STREAM,
+                    _GROUP,
+                    self._consumer,
+                    min_idle_time=idle_ms,
+                    start_id=start,
+                    count=count - len(tickets),
+                )
+            tickets += _tickets(entries)
+            if start == b"0-0":  # the end of the list
+                break
+        return tickets
 
     async def renew(self, tickets: Sequence[Ticket]) -> None:
         """Keep the claims."""
