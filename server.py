@@ -58,18 +58,21 @@ async def serve(settings: Settings, folder: DataFolder) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with open_services(settings, folder, os.environ) as services:
-        run = asyncio.create_task(services.run(), name="services")
-        try:
-            server = _listen(settings, services)
-            stopped = asyncio.create_task(stop.wait(), name="stop signal")
-            await asyncio.wait({run, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-            server.stop()
-            await server.close_all_connections()
-        finally:
-            # A part that crashed ends the server, with its error, for a supervisor to see.
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=stop.is_set())
+        server = _listen(settings, services)
+        tasks = {
+            asyncio.create_task(services.run(), name="services"),
+            asyncio.create_task(stop.wait(), name="stop signal"),
+        }
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        server.stop()
+        await server.close_all_connections()
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        # A part that crashed ends the server, with its error, for a supervisor to see.
+        if isinstance(result, Exception):
+            raise result
 
 
 def _listen(settings: Settings, services: Services) -> HTTPServer:
