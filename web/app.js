@@ -17,7 +17,7 @@ const keyField = byId("key");
 const editor = byId("prompt-list");
 const runButton = byId("run");
 const cancelButton = byId("cancel");
-const view = new GraphView(byId("levels"), byId("node-template"));
+const view = new GraphView(byId("levels"), byId("node-template"), () => showMission(session));
 
 const CONNECTION = {
   closed: "idle",
@@ -92,7 +92,7 @@ class Session {
 
   refuse(error) {
     this.end();
-    if (!this.mission?.cursor) session = null;
+    if (!this.mission?.cursor) leave(); // nothing of it has been seen, so nothing is shown
     showError(`The server refused: ${error.message}`, error.code === "unauthorized");
     showControls();
   }
@@ -116,7 +116,6 @@ class Session {
   #apply(event) {
     view.update(this.mission.apply(event));
     if (this.mission.over) this.#finish();
-    showMission(this);
   }
 
   async #finish() {
@@ -227,6 +226,7 @@ function showError(message, ofKey = false) {
 function showMission(shown) {
   const mission = shown?.mission;
   const link = byId("mission-link");
+  link.hidden = !mission;
   link.textContent = mission?.id ?? "";
   link.href = mission ? `#mission=${mission.id}` : "#";
   byId("nothing").hidden = Boolean(mission);

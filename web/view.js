@@ -59,10 +59,14 @@ export class GraphView {
   #mission = null;
   #cards = new Map();
   #changed = new Set();
+  #onFrame;
+  #due = false;
 
-  constructor(container, template) {
+  /** `onFrame` is called after each frame's cards, for what goes with them. */
+  constructor(container, template, onFrame) {
     this.#container = container;
     this.#template = template;
+    this.#onFrame = onFrame;
   }
 
   /** Show a mission from scratch; null shows none. */
@@ -79,17 +83,21 @@ export class GraphView {
 
   /** Show what changed, with the next frame. */
   update(ids) {
-    if (ids.length && !this.#changed.size) requestAnimationFrame(() => this.#frame());
     for (const id of ids) this.#changed.add(id);
+    if (this.#due) return;
+    this.#due = true;
+    requestAnimationFrame(() => this.#frame());
   }
 
   #frame() {
+    this.#due = false;
     const changed = [...this.#changed];
     this.#changed.clear();
     for (const id of changed) {
       if (this.#cards.has(id)) this.#show(id);
       else this.#addCard(this.#container.firstElementChild ?? this.#addLevel(), id);
     }
+    this.#onFrame();
   }
 
   #show(id) {
