@@ -72,6 +72,10 @@ class Writing:
     _outcomes: dict[str, Outcome] = field(default_factory=dict)
     _status: MissionStatus | None = None
 
+    @property
+    def pen(self) -> tuple[str, int]:
+        return self.mission_id, self.epoch
+
     def put(self, event: Event | NodeStarted) -> None:
         """Add an event. Text of a node that waits already grows; order within a node is kept."""
         match event:
@@ -132,7 +136,9 @@ class LogWriter:
     def __init__(self, log: MissionLog, publish: Callable[[str, Batch], None]) -> None:
         self._log = log
         self._publish = publish
-        self._dirty: dict[str, Writing] = {}
+        # By mission and epoch: a runner and one who cancels may hold pens on one mission for a
+        # while, and each has to learn whether its own still writes.
+        self._dirty: dict[tuple[str, int], Writing] = {}
         self._wake = asyncio.Event()
         self._pending_chars = 0
         self._has_room = asyncio.Event()
@@ -141,7 +147,7 @@ class LogWriter:
     def put(self, writing: Writing, event: Event | NodeStarted) -> None:
         """Take an event to be logged and then published. Never waits; see `room`."""
         writing.put(event)
-        self._dirty[writing.mission_id] = writing
+        self._dirty[writing.pen] = writing
         self._wake.set()
         if isinstance(event, Token):
             self._pending_chars += len(event.text)
@@ -150,9 +156,9 @@ class LogWriter:
 
     def drop(self, writing: Writing) -> None:
         """Forget what a runner that has lost its mission still wanted to write."""
-        if self._dirty.get(writing.mission_id) is writing:
-            del self._dirty[writing.mission_id]
+        if self._dirty.pop(writing.pen, None) is not None:
             self._shrink(writing.chars)
+            writing.chars = 0
         for waiter in writing.waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -163,7 +169,7 @@ class LogWriter:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         writing.waiters.append(waiter)
-        self._dirty[writing.mission_id] = writing
+        self._dirty[writing.pen] = writing
         self._wake.set()
         await waiter
 
