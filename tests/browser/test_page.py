@@ -288,6 +288,19 @@ def test_cursor_that_the_server_does_not_know_leads_back_to_the_beginning(spoile
     assert cursors(spoiled) == [999, 0]
 
 
+def test_events_that_come_again_change_nothing(spoiled):
+    spoiled.page.evaluate(
+        """() => {
+          globalThis.spoil = (message) => message.after ? { ...message, after: 0 } : message;
+          breakAt.push(10);
+        }"""
+    )
+    spoiled.run([{**SLOW[0], "prompt": "again [[tokens=20 delay=0.01]]"}])
+    spoiled.expect_end("Finished")
+    assert cursors(spoiled) == [0]
+    assert spoiled.texts() == {"slow": words(20)}
+
+
 def test_socket_lost_before_the_answer_to_run_does_not_run_it_twice(spoiled):
     spoiled.page.evaluate(
         """() => {
