@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
+from tests.browser.driver import MissionPage
 from tests.conftest import require
 from tests.processes import ServerProcess, UpstreamProcess
 
@@ -29,9 +30,9 @@ ARGUMENTS = (
 _NETWORK_FAILED = ("Failed to load resource", "WebSocket connection to")
 
 
-# Module-wide, not session-wide: while Playwright's synchronous API lives, an event loop of its own
-# runs in this thread, in which no asynchronous test could run.
-@pytest.fixture(scope="module")
+# For this package, not for the session: while Playwright's synchronous API lives, an event loop of
+# its own runs in this thread, in which no asynchronous test could run.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     executable = require("chromium")
     with sync_playwright() as playwright:
@@ -40,19 +41,19 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpstreamProcess]:
     with UpstreamProcess(tmp_path_factory.mktemp("upstream") / "log") as process:
         yield process
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def models(upstream: UpstreamProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models file that leads every documented name to the scripted upstream."""
     return upstream.write_models(tmp_path_factory.mktemp("models") / "models.toml")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """The server that these tests share; one that is to be killed is a test's own."""
     with ServerProcess(tmp_path_factory.mktemp("server") / "data", f"--models={models}") as process:
@@ -80,3 +81,16 @@ def _complaint(message: ConsoleMessage) -> list[str]:
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
     return context.new_page()
+
+
+@pytest.fixture
+def mission(page: Page, server: ServerProcess) -> MissionPage:
+    """The page of the shared server, with the key entered."""
+    return MissionPage(page, server.base_url).open()
+
+
+@pytest.fixture
+def own_server(models: Path, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server that a test may stop."""
+    with ServerProcess(tmp_path / "data", f"--models={models}") as process:
+        yield process

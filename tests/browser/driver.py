@@ -19,6 +19,25 @@ KEY = "chat"
 # The scripted missions take up to three seconds; on a busy machine more.
 SECONDS = 15.0
 
+GRAPH = [
+    {"id": "fox", "mid": "gpt-3.5-turbo", "prompt": "a quick brown fox [[delay=0.01]]"},
+    {"id": "owl", "mid": "text-davinci-003", "prompt": "an old grey owl"},
+    {
+        "id": "both",
+        "mid": "gpt-3.5-turbo",
+        "prompt": "{{fox}} / {{owl}}",
+        "dependenceIdList": ["fox", "owl"],
+    },
+]
+# Long enough to do something in the middle: 40 words in two seconds.
+SLOW = [{"id": "slow", "mid": "gpt-3.5-turbo", "prompt": "count [[tokens=40 delay=0.05]]"}]
+
+
+def hanging(about: str) -> list[dict[str, str]]:
+    """Three words, and then nothing until somebody ends it."""
+    prompt = f"{about} [[tokens=3 stop_after=3 hang=true]]"
+    return [{"id": "slow", "mid": "gpt-3.5-turbo", "prompt": prompt}]
+
 
 def words(number: int) -> str:
     """What the scripted upstream says for `[[tokens=number]]`."""
