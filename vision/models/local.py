@@ -123,10 +123,17 @@ def weights() -> Path:
 
 
 def threads() -> int:
-    """The cores this process may use, as far as the model gains from them."""
+    """The cores for the model: all but one, as far as it gains from them.
+
+    Its threads wait for each other at every layer, so when another process takes the core of one,
+    all stand still: with every core a busy neighbour makes it some ten times slower. The server
+    and Valkey want a core too.
+    """
     if sys.platform == "linux":
-        return min(MOST_THREADS, len(os.sched_getaffinity(0)))
-    return min(MOST_THREADS, os.cpu_count() or 1)
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min(MOST_THREADS, cores - 1))
 
 
 def _unreachable(why: str) -> ModelError:
