@@ -19,6 +19,7 @@ from typing import Any, Final
 import tornado.web
 
 from vision.errors import (
+    IdempotencyConflict,
     InvalidRequest,
     ModelError,
     Overloaded,
@@ -38,6 +39,7 @@ _STATUS: Final[Mapping[type[VisionError], int]] = {
     UnknownMission: 404,
     UnknownNode: 404,
     UnknownCursor: 400,
+    IdempotencyConflict: 409,
     Overloaded: 503,
     StoreUnavailable: 503,
 }

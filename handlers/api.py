@@ -17,6 +17,7 @@ from tornado.http1connection import HTTP1Connection
 from handlers.answers import failure, retry_after_of, status_of, success
 from handlers.validation import Validators, parse_object
 from vision.errors import InvalidRequest, RequestTooLarge, VisionError
+from vision.missions.idempotency import IdempotencyKey
 from vision.services import Services
 
 _logger = structlog.get_logger(__name__)
@@ -67,6 +68,14 @@ class ApiHandler(tornado.web.RequestHandler):
         document = parse_object(bytes(self._body))
         self.validators.check(schema, document)
         return document
+
+    def idempotency_key(self) -> IdempotencyKey | None:
+        """The client's `Idempotency-Key`, with the body that it came with."""
+        key = self.request.headers.get("Idempotency-Key")
+        if key is None:
+            return None
+        owner = self.services.keys.owner(self.request.headers.get("Authorization", ""))
+        return IdempotencyKey(key, owner, bytes(self._body))
 
     def query_text(self, name: str) -> str:
         """A query parameter that must be there and not empty."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from handlers.answers import describe, single_failure, status_of, success
@@ -49,7 +50,11 @@ class GenerateHandler(ApiHandler):
 
     async def post(self) -> None:
         body = self.json_body("generate")
-        mission_id = await self.services.missions.start(body["promptList"])
+        mission_id = await self.services.missions.start(
+            body["promptList"],
+            base_mission_id=body.get("baseMissionId"),
+            key=self.idempotency_key(),
+        )
         self.answer({"missionId": mission_id})
 
 
@@ -58,7 +63,8 @@ class MissionQueryHandler(ApiHandler):
 
     async def get(self) -> None:
         progress = await self.services.missions.progress(self.query_text("missionId"))
-        data = [node_result(node_id, outcome) for node_id, outcome in progress.outcomes.items()]
+        prompts = progress.prompts
+        data = [node_result(prompts[id_], outcome) for id_, outcome in progress.outcomes.items()]
         if progress.status.final:
             self.answer_json(success(data) | {"status": progress.status})
         else:
@@ -92,11 +98,13 @@ def cancelled(mission_id: str, node_id: str | None, progress: Progress) -> dict[
     return answer
 
 
-def node_result(node_id: str, outcome: Outcome) -> dict[str, Any]:
+def node_result(prompt: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
     """One entry of mission-query: the documented two fields, then what was added."""
     return {
-        "id": node_id,
+        "id": prompt["id"],
         "content": outcome.content,
+        "mid": prompt["mid"],
+        "dependenceIdList": prompt.get("dependenceIdList") or [],
         "status": outcome.status,
         "finishReason": outcome.finish_reason,
         "usage": outcome.usage,

@@ -94,7 +94,9 @@ class SocketHandler(WebSocketHandler):
 
     async def _generate(self, message: Message) -> None:
         self._check_room()
-        mission_id = await self.services.missions.start(message["promptList"])
+        mission_id = await self.services.missions.start(
+            message["promptList"], base_mission_id=message.get("baseMissionId")
+        )
         if message.get("onDisconnect") == "cancel":
             self._cancel_on_close.add(mission_id)
         watch = await self.services.missions.watch(mission_id, 0)

@@ -104,7 +104,11 @@ class StreamGenerateHandler(StreamHandler):
 
     async def post(self) -> None:
         body = self.json_body("stream-generate")
-        mission_id = await self.services.missions.start(body["promptList"])
+        mission_id = await self.services.missions.start(
+            body["promptList"],
+            base_mission_id=body.get("baseMissionId"),
+            key=self.idempotency_key(),
+        )
         complete = await self.stream(mission_id, 0)
         if not complete and body.get("onDisconnect") == "cancel":
             await self.services.missions.cancel(mission_id, None)

@@ -12,6 +12,7 @@ exception (Redis, HTTP, SQL) is translated where it arises, at the edge, and nev
      +-- UnknownMission        unknown_mission      never was, or expired
      +-- UnknownNode           unknown_node
      +-- UnknownCursor         unknown_cursor       beyond the last event
+     +-- IdempotencyConflict   idempotency_conflict the key was used with another body
      +-- StoreUnavailable      store_unavailable    Redis does not answer; try again
      +-- Overloaded            overloaded           a bound is reached; try again
      +-- StaleEpoch            stale_epoch          another runner owns the mission now
@@ -74,6 +75,12 @@ class UnknownCursor(VisionError):
     """The cursor is beyond the last event of the mission's log."""
 
     code = "unknown_cursor"
+
+
+class IdempotencyConflict(VisionError):
+    """The `Idempotency-Key` was used before, with another body."""
+
+    code = "idempotency_conflict"
 
 
 class StoreUnavailable(VisionError):

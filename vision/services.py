@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -20,9 +20,12 @@ from vision.background import Background
 from vision.children import DataFolder
 from vision.errors import ModelError, StoreUnavailable
 from vision.missions.hub import Hub
+from vision.missions.idempotency import IdempotencyKeys
+from vision.missions.live import Listeners, LiveFeed, Wish
 from vision.missions.log import Claim, MissionLog
 from vision.missions.queue import MissionQueue
-from vision.missions.scheduler import MissionRun, Runner
+from vision.missions.run import MissionRun
+from vision.missions.runner import Runner
 from vision.missions.service import Missions
 from vision.missions.writer import LogWriter
 from vision.models.catalog import Catalog, Endpoint, default_catalog, load_catalog
@@ -48,15 +51,15 @@ class Services:
     single: SinglePrompt
     background: Background
     runner: Runner
-    writer: LogWriter
+    loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
     redis: Redis
     local: LocalModel | None
 
     async def run(self) -> None:
-        """Write and run missions until cancelled. Owned by the server's main task."""
+        """Write, run, route and hear until cancelled. Owned by the server's main task."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.writer.run(), name="log writer")
-            group.create_task(self.runner.run(), name="runner")
+            for loop in self.loops:
+                group.create_task(loop(), name=loop.__qualname__)
 
     async def readiness(self) -> dict[str, bool]:
         """By part: whether missions can be accepted and logged, taken, and run."""
@@ -105,24 +108,36 @@ def _assemble(  # noqa: PLR0917 -- one call, right above, in which each part has
     local: LocalModel | None,
     background: Background,
 ) -> Services:
-    log = MissionLog(redis, mission_ttl_ms=int(settings.mission_ttl * 1000))
-    hub = Hub(log)
+    ttl_ms = int(settings.mission_ttl * 1000)
+    log = MissionLog(redis, mission_ttl_ms=ttl_ms)
+    live = LiveFeed(redis)
+    hub = Hub(log, live.join, live.part)
     writer = LogWriter(log, hub.publish)
     queue = MissionQueue(redis, _consumer(folder))
 
-    def start_run(claim: Claim) -> MissionRun:
-        return MissionRun(claim, catalog, models, writer)
+    async def start_run(claim: Claim) -> MissionRun:
+        base = await log.base_of(claim)
+        return MissionRun(claim, base, catalog=catalog, models=models, writer=writer)
 
-    runner = Runner(log, queue, start_run, room=settings.room, claim_timeout=settings.claim_timeout)
+    runner = Runner(
+        log, queue, hub, start_run, room=settings.room, claim_timeout=settings.claim_timeout
+    )
     missions = Missions(
         catalog=catalog,
         log=log,
         queue=queue,
         hub=hub,
+        live=live,
         writer=writer,
+        keys=IdempotencyKeys(redis, ttl_ms=ttl_ms),
         running=runner.runs.get,
         max_nodes=settings.max_nodes,
     )
+
+    def grant(wish: Wish) -> None:
+        background.start(missions.grant(wish), name="grant wish")
+
+    live.listeners = Listeners(batch=hub.publish, look=hub.look, cancel=grant)
     return Services(
         settings=settings,
         keys=Keys(settings.auth_keys),
@@ -131,7 +146,7 @@ def _assemble(  # noqa: PLR0917 -- one call, right above, in which each part has
         single=SinglePrompt(catalog, models),
         background=background,
         runner=runner,
-        writer=writer,
+        loops=(writer.run, runner.run, hub.run, live.run),
         redis=redis,
         local=local,
     )

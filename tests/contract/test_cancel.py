@@ -11,6 +11,7 @@ import pytest
 
 from tests.contract.conftest import KEY, Api, chat, events_of
 from tests.upstream import NEVER, Reply, ScriptedUpstream
+from vision.missions.log import Spec, encode_spec
 from vision.services import Services
 
 PATH = "/api/completion/cancel"
@@ -138,7 +139,8 @@ async def test_a_mission_that_nobody_runs_yet_can_be_cancelled(
     api: Api, services: Services
 ) -> None:
     # Recorded and never queued: no runner will ever take it.
-    await services.missions._log.create("waiting", json.dumps([chat("a", "hi")]).encode(), 1)
+    spec = encode_spec(Spec([chat("a", "hi")]))
+    await services.missions._log.create("waiting", spec, 1)
 
     status, answer = await cancel(api, "waiting")
 

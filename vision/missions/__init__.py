@@ -1,6 +1,7 @@
 """Missions: run a graph of prompts, log every event, let anyone watch.
 
-Pure: `graph`, `template`, `events`, `mission` (what a mission is and decides).
-Edges: `log`, `queue` (Redis), `writer`, `hub`, `scheduler` (carry out, write, route).
+Pure: `template`, `graph`, `events`, `stimuli`, `mission` (what a mission is and decides).
+Edges: `log`, `queue` (Redis), `writer`, `live`, `hub` (write and route), `run` and `runner` (carry
+out).
 `service` is what the handlers call.
 """

@@ -8,7 +8,8 @@ keeps the frame. The documented fields come first and in the documented order; w
     {"id":"2","object":"text_completion","created":1683214696,
      "choices":[{"text":"Hi","index":0,"logprobs":null,"finish_reason":null}],
      "model":"text-davinci-003","missionId":"...","seq":1,"type":"token"}
-    {"id":"2","statue":"[DONE]","missionId":"...","seq":2,"type":"done","usage":{...}}
+    {"id":"2","statue":"[DONE]","missionId":"...","seq":2,"type":"done","status":"succeeded",
+     "startedAt":...,"finishedAt":...,"usage":{...}}
     {"id":"3","statue":"[ERROR]", ... "type":"failed","error":{"code":"...","message":"..."}}
     {"id":"4","statue":"[SKIPPED]", ... "type":"skipped","error":{...}}
     {"id":"5","statue":"[CANCELLED]", ... "type":"cancelled"}
@@ -33,6 +34,7 @@ class NodeStatus(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
+    CACHED = "cached"  # unchanged since the base mission, whose result it keeps
     DEFAULTED = "defaulted"  # it failed, and its `onError` text stands in for its result
     FAILED = "failed"
     SKIPPED = "skipped"
@@ -44,8 +46,8 @@ class MissionStatus(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
-    SUCCEEDED = "succeeded"  # every node succeeded, or went on with its default text
-    FAILED = "failed"  # a node failed; the nodes that did not need it have their results
+    SUCCEEDED = "succeeded"  # every node has a result, its own or its default text
+    FAILED = "failed"  # a node has none; those that did not need it have theirs
     CANCELLED = "cancelled"
 
     @property
@@ -74,6 +76,12 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     finish_reason: str | None = None
     usage: dict[str, int] | None = None
     error: Failure | None = None
+    fingerprint: str = ""  # of model, parameters and rendered prompt: see `graph.fingerprint`
+
+    @property
+    def has_result(self) -> bool:
+        """Whether dependents can go on with its content."""
+        return self.status in (NodeStatus.SUCCEEDED, NodeStatus.CACHED, NodeStatus.DEFAULTED)
 
     @property
     def final(self) -> bool:
@@ -126,6 +134,7 @@ Event = Token | NodeRestarted | NodeEnded | MissionFinished
 
 _STATUE = {
     NodeStatus.SUCCEEDED: ("[DONE]", "done"),
+    NodeStatus.CACHED: ("[DONE]", "done"),
     NodeStatus.DEFAULTED: ("[DONE]", "done"),
     NodeStatus.FAILED: ("[ERROR]", "failed"),
     NodeStatus.SKIPPED: ("[SKIPPED]", "skipped"),
@@ -175,6 +184,9 @@ def _encode_node_ended(event: NodeEnded, mission_id: str, seq: int) -> bytes:
     outcome = event.outcome
     statue, kind = _STATUE[outcome.status]
     fields = {"id": event.node_id, "statue": statue, **_added(mission_id, seq, kind)}
+    fields["status"] = outcome.status
+    if outcome.started is not None:
+        fields |= {"startedAt": outcome.started, "finishedAt": outcome.finished}
     if outcome.usage is not None:
         fields["usage"] = outcome.usage
     if outcome.error is not None:

@@ -8,13 +8,18 @@ the ids. Nothing here recurses, so a chain of any length is as good as a flat li
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
 from vision.errors import InvalidRequest
 from vision.missions.template import Template, parse_template
 from vision.models.options import DEFAULT_RETRIES, split_options
+
+_encoder = msgspec.json.Encoder(order="sorted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,12 @@ class Graph:
 
     nodes: Mapping[str, Node]
     dependents: Mapping[str, tuple[str, ...]]
+
+
+def fingerprint(node: Node, prompt: str) -> str:
+    """Equal for two calls that ask the same: model, parameters and rendered prompt (32 hex)."""
+    asked = [node.model, sorted(node.params.items()), prompt]
+    return hashlib.sha256(_encoder.encode(asked)).hexdigest()[:32]
 
 
 def build_graph(prompt_list: Sequence[Mapping[str, Any]]) -> Graph:

@@ -5,15 +5,19 @@ log. It reads the log until it has caught up, then follows the live feed through
 When the queue is full the live feed is dropped and the subscriber reads on from the log at its own
 pace: memory stays bounded whatever clients do, and nothing is lost. All subscribers of a mission
 share the same `Batch` objects, and so their frames.
+
+A mission that this process runs feeds its subscribers directly; for one that another process runs
+the hub asks for that process's feed (`join`, `part`), which may lose messages. So, while such a
+feed is silent, the hub looks whether the log has grown.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from vision.errors import StoreUnavailable
@@ -24,9 +28,12 @@ from vision.missions.log import MissionLog
 # subscribers of a mission, so this is also about the bound for all of them together.
 QUEUE_BYTES: Final = 256 * 1024
 
-# A safety net for a live feed that does not come (its runner is another process that died): the
-# subscriber then looks into the log by itself.
-POLL_SECONDS: Final = 2.0
+# How long the feed of a mission elsewhere may be silent before the hub looks into the log: late
+# enough to cost nothing (one pipeline for all missions), soon enough for a person who waits.
+LOOK_SECONDS: Final = 2.0
+
+# While Redis is away, between two tries of a subscriber to read on.
+RETRY_SECONDS: Final = 1.0
 
 
 class Subscriber:
@@ -43,21 +50,22 @@ class Subscriber:
         if self.overflowed:
             return
         if self._batches and self._bytes + batch.size > QUEUE_BYTES:
-            self.overflowed = True
-            self._batches.clear()
-            self._bytes = 0
+            self.look()
         else:
             self._batches.append(batch)
             self._bytes += batch.size
-        self._arrived.set()
+            self._arrived.set()
 
     async def wait(self) -> None:
-        """Until something came, was dropped, or the safety net's time is over."""
-        try:
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._arrived.wait()
-        except TimeoutError:
-            self.overflowed = True
+        """Until something came or was dropped."""
+        await self._arrived.wait()
+
+    def look(self) -> None:
+        """Something may be missing from the queue: have the log read."""
+        self.overflowed = True
+        self._batches.clear()
+        self._bytes = 0
+        self._arrived.set()
 
     def take(self) -> Batch | None:
         """The next batch, if there is one."""
@@ -81,17 +89,74 @@ class Watch:
     over: bool
 
 
-class Hub:
-    """Subscribers by mission. Owned by the composition root; has no task of its own."""
+@dataclass(slots=True)
+class _Feed:
+    """The subscribers of one mission; `seen` is the last number that reached this process."""
 
-    def __init__(self, log: MissionLog) -> None:
+    subscribers: set[Subscriber] = field(default_factory=set)
+    seen: int = 0
+
+
+class Hub:
+    """Subscribers by mission. `join` and `part` ask for the feed of a mission that runs elsewhere.
+
+    `run` is owned by the composition root.
+    """
+
+    def __init__(
+        self, log: MissionLog, join: Callable[[str], None], part: Callable[[str], None]
+    ) -> None:
         self._log = log
-        self._subscribers: dict[str, set[Subscriber]] = {}
+        self._join = join
+        self._part = part
+        self._feeds: dict[str, _Feed] = {}
+        self._own: set[str] = set()
+
+    def own(self, mission_id: str) -> None:
+        """The mission runs in this process from now on."""
+        self._own.add(mission_id)
+        if mission_id in self._feeds:
+            self._part(mission_id)
+
+    def disown(self, mission_id: str) -> None:
+        """It does so no more: it has ended, or another process has it."""
+        self._own.discard(mission_id)
+        if mission_id in self._feeds:
+            self._join(mission_id)
 
     def publish(self, mission_id: str, batch: Batch) -> None:
         """Hand a batch that is in the log to all who watch the mission here."""
-        for subscriber in self._subscribers.get(mission_id, ()):
-            subscriber.offer(batch)
+        feed = self._feeds.get(mission_id)
+        if feed is not None:
+            feed.seen = max(feed.seen, batch.last)
+            for subscriber in feed.subscribers:
+                subscriber.offer(batch)
+
+    def look(self, mission_id: str) -> None:
+        """Have all who watch the mission read the log: the feed may have missed something."""
+        feed = self._feeds.get(mission_id)
+        if feed is not None:
+            for subscriber in feed.subscribers:
+                subscriber.look()
+
+    async def run(self) -> None:
+        """Look after the missions that run elsewhere, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            elsewhere = [mission_id for mission_id in self._feeds if mission_id not in self._own]
+            if elsewhere:
+                await self._look_after(elsewhere)
+
+    async def _look_after(self, mission_ids: list[str]) -> None:
+        try:
+            ends = await self._log.ends(mission_ids)
+        except StoreUnavailable:
+            return  # those who wait can only wait; this is tried again
+        for mission_id, end in zip(mission_ids, ends, strict=True):
+            feed = self._feeds.get(mission_id)
+            if feed is not None and (end is None or end > feed.seen):
+                feed.seen = end or feed.seen
+                self.look(mission_id)
 
     async def subscribe(self, mission_id: str, after: int) -> Watch:
         """All events behind the cursor, until the mission's last one.
@@ -108,7 +173,7 @@ class Hub:
         self, mission_id: str, cursor: int, page: Batch
     ) -> AsyncGenerator[Batch, None]:
         subscriber = Subscriber()
-        self._subscribers.setdefault(mission_id, set()).add(subscriber)
+        self._enter(mission_id, subscriber)
         try:
             async with aclosing(self._follow(subscriber, mission_id, cursor, page)) as batches:
                 async for batch in batches:
@@ -118,11 +183,21 @@ class Hub:
         finally:
             self._leave(mission_id, subscriber)
 
+    def _enter(self, mission_id: str, subscriber: Subscriber) -> None:
+        feed = self._feeds.get(mission_id)
+        if feed is None:
+            feed = self._feeds[mission_id] = _Feed()
+            if mission_id not in self._own:
+                self._join(mission_id)
+        feed.subscribers.add(subscriber)
+
     def _leave(self, mission_id: str, subscriber: Subscriber) -> None:
-        others = self._subscribers[mission_id]
-        others.remove(subscriber)
-        if not others:
-            del self._subscribers[mission_id]
+        feed = self._feeds[mission_id]
+        feed.subscribers.remove(subscriber)
+        if not feed.subscribers:
+            del self._feeds[mission_id]
+            if mission_id not in self._own:
+                self._part(mission_id)
 
     async def _follow(
         self, subscriber: Subscriber, mission_id: str, cursor: int, page: Batch
@@ -151,4 +226,4 @@ class Hub:
             try:
                 return await self._log.read(mission_id, cursor)
             except StoreUnavailable:
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)

@@ -8,7 +8,8 @@ Three keys a mission, with the mission id as hash tag, so that they share a slot
 
     vision:{id}:log    stream; an entry holds consecutive events, joined by line feeds, under the
                        id `<number of its last event>-0`, so that XRANGE finds a cursor directly
-    vision:{id}:head   hash: epoch, seq (of the last event), status, spec, created, finished
+    vision:{id}:head   hash: epoch, seq (of the last event), status, spec, created, finished,
+                       entry (of the queue, whose the mission is), claims (see `MAX_CLAIMS`)
     vision:{id}:nodes  hash: node id -> `Outcome` as JSON, written together with its event
 
 Sources: redis.io commands XADD (explicit ids), XRANGE (a missing sequence part means 0), EVALSHA.
@@ -21,12 +22,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from vision.errors import StaleEpoch, StoreUnavailable, UnknownCursor, UnknownMission
+from vision.missions import scripts
 from vision.missions.events import Batch, MissionStatus, Outcome
 from vision.redis_edge import redis_calls, unavailable
+
+_logger = structlog.get_logger(__name__)
 
 # A mission whose runner and queue entry are both lost must not stay for ever. A week is longer
 # than any mission runs, and long enough for a person to look at what went wrong.
@@ -35,41 +40,32 @@ UNFINISHED_TTL_MS: Final = 7 * 24 * 3600 * 1000
 # Entries that one read brings: with a usual entry of 0.2 to 2 kB, at most about a megabyte.
 PAGE_ENTRIES: Final = 500
 
-_APPEND: Final = """
-local head = redis.call('HMGET', KEYS[2], 'epoch', 'seq')
-if not head[1] then return 'gone' end
-if head[1] ~= ARGV[1] then return 'stale' end
-local seq, first, last = tonumber(head[2]), tonumber(ARGV[2]), tonumber(ARGV[3])
-if seq >= last and last >= first then return 'done' end
-if seq ~= first - 1 then return 'gap' end
-if last >= first then
-  redis.call('XADD', KEYS[1], last .. '-0', 'e', ARGV[4])
-  redis.call('HSET', KEYS[2], 'seq', last)
-end
-for i = 8, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
-if seq == 0 then
-  redis.call('PEXPIRE', KEYS[1], ARGV[7])
-  redis.call('PEXPIRE', KEYS[3], ARGV[7])
-end
-if ARGV[5] ~= '' then
-  redis.call('HSET', KEYS[2], 'status', ARGV[5], 'finished', ARGV[6])
-  for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[7]) end
-end
-return 'done'
-"""
-
-_ACQUIRE: Final = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
-local head = redis.call('HMGET', KEYS[1], 'status', 'seq', 'spec')
-if head[1] ~= 'queued' and head[1] ~= 'running' then return {head[1]} end
-redis.call('HSET', KEYS[1], 'status', 'running')
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
-return {'running', redis.call('HINCRBY', KEYS[1], 'epoch', 1), head[2], head[3],
-        redis.call('HGETALL', KEYS[2])}
-"""
+# Claims in a row without a node that ended. One lost runner is an accident; five are a mission that
+# kills whoever runs it.
+MAX_CLAIMS: Final = 5
 
 _outcome_encoder = msgspec.json.Encoder()
 _outcome_decoder = msgspec.json.Decoder(Outcome)
+
+
+class Spec(msgspec.Struct, frozen=True, rename="camel"):
+    """What a client asked for, as it is kept: see `schemas/generate.schema.json`."""
+
+    prompt_list: list[dict[str, Any]]
+    base_mission_id: str | None = None
+
+
+_spec_decoder = msgspec.json.Decoder(Spec)
+
+
+def encode_spec(spec: Spec) -> bytes:
+    """The form in which a mission's spec is kept."""
+    return msgspec.json.encode(spec)
+
+
+def decode_spec(spec: bytes) -> Spec:
+    """The inverse of `encode_spec`."""
+    return _spec_decoder.decode(spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +89,7 @@ class Claim:
     seq: int
     spec: bytes
     outcomes: Mapping[str, Outcome]
+    claims: int = 0  # in a row, without a node that ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,30 +112,45 @@ class MissionLog:
         self._ttl_ms = mission_ttl_ms
         self._sha: dict[str, str] = {}
 
-    async def create(self, mission_id: str, spec: bytes, now: int) -> None:
-        """Record a mission that has not begun; `spec` comes back as it is with its `Claim`."""
-        fields: dict[Any, Any] = {"epoch": 0, "seq": 0, "spec": spec, "created": now}
-        async with redis_calls(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(_head(mission_id), mapping=fields | {"status": "queued"})
-            pipe.pexpire(_head(mission_id), UNFINISHED_TTL_MS)
-            await pipe.execute()
+    async def create(self, mission_id: str, spec: bytes, now: int) -> bool:
+        """Record a mission that has not begun; False when it is there already.
+
+        `spec` comes back as it is with its `Claim`.
+        """
+        created = await self._evaluate(
+            scripts.CREATE, [_head(mission_id)], [spec, now, UNFINISHED_TTL_MS]
+        )
+        return bool(created)
 
     async def forget(self, mission_id: str) -> None:
         """Remove a mission that was recorded and then could not be queued."""
         async with redis_calls():
             await self._redis.delete(_log(mission_id), _head(mission_id), _nodes(mission_id))
 
-    async def acquire(self, mission_id: str) -> Claim | None:
+    async def acquire(self, mission_id: str, entry_id: bytes = b"") -> Claim | None:
         """Take the mission over: whoever had it before can write no more.
 
-        None when there is nothing left to run: the mission has ended, or is gone.
+        A runner names its queue entry; who only writes an end has none. None when there is nothing
+        to run: the mission has ended, is gone, or belongs to another entry of the queue.
         """
         keys = [_head(mission_id), _nodes(mission_id)]
-        reply = await self._evaluate(_ACQUIRE, keys, [UNFINISHED_TTL_MS])
-        if len(reply) < 2:
+        reply = await self._evaluate(scripts.ACQUIRE, keys, [UNFINISHED_TTL_MS, entry_id])
+        if not reply:
             return None
-        _, epoch, seq, spec, nodes = reply
-        return Claim(mission_id, int(epoch), int(seq), spec, _outcomes(_pairs(nodes)))
+        epoch, seq, spec, claims, nodes = reply
+        outcomes = _outcomes(_pairs(nodes))
+        return Claim(mission_id, int(epoch), int(seq), spec, outcomes, int(claims))
+
+    async def release(self, mission_id: str, epoch: int) -> bool:
+        """Give the mission up for another queue entry; False when it is another's already."""
+        return bool(await self._evaluate(scripts.RELEASE, [_head(mission_id)], [epoch]))
+
+    async def ends(self, mission_ids: Sequence[str]) -> list[int | None]:
+        """The number of each mission's last event, None for one that is gone."""
+        async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
+            for mission_id in mission_ids:
+                pipe.hget(_head(mission_id), "seq")
+            return [None if seq is None else int(seq) for seq in await pipe.execute()]
 
     async def append(self, appends: Sequence[Append]) -> list[StaleEpoch | StoreUnavailable | None]:
         """Write the events of many missions in one round trip.
@@ -146,13 +158,13 @@ class MissionLog:
         One result for each: None when it is in the log, `StaleEpoch` when another runner owns the
         mission, `StoreUnavailable` when Redis refused this one (it may be tried again).
         """
-        sha = await self._load(_APPEND)
+        sha = await self._load(scripts.APPEND)
         replies = await self._append_all(appends, sha)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             # A restarted Redis has an empty script cache. The appends that went through are in
             # the log already, and repeating them changes nothing.
             self._sha.clear()
-            replies = await self._append_all(appends, await self._load(_APPEND))
+            replies = await self._append_all(appends, await self._load(scripts.APPEND))
         return [_verdict(append, reply) for append, reply in zip(appends, replies, strict=True)]
 
     async def read(self, mission_id: str, after: int) -> Batch:
@@ -188,10 +200,20 @@ class MissionLog:
             outcomes=_outcomes(nodes),
         )
 
+    async def base_of(self, claim: Claim) -> Mapping[str, Outcome]:
+        """The outcomes of the claimed mission's base; none when there is no base any more."""
+        base_mission_id = decode_spec(claim.spec).base_mission_id
+        if base_mission_id is None:
+            return {}
+        try:
+            return (await self.record(base_mission_id)).outcomes
+        except UnknownMission:
+            return {}
+
     async def _append_all(self, appends: Sequence[Append], sha: str) -> list[Any]:
         async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
             for append in appends:
-                pipe.evalsha(sha, 3, *self._append_arguments(append))
+                pipe.execute_command("EVALSHA", sha, 3, *self._append_arguments(append))
             return await pipe.execute(raise_on_error=False)
 
     def _append_arguments(self, append: Append) -> list[Any]:
@@ -205,6 +227,8 @@ class MissionLog:
             status.value if status else "",
             append.finished,
             self._ttl_ms if status else UNFINISHED_TTL_MS,
+            int(any(outcome.final for outcome in append.outcomes.values())),
+            channel(append.mission_id),
         ]
         for node_id, outcome in append.outcomes.items():
             arguments += [node_id, _outcome_encoder.encode(outcome)]
@@ -224,6 +248,18 @@ class MissionLog:
 def unknown_mission(mission_id: str) -> UnknownMission:
     """The error for an id that is not, or no longer, that of a mission."""
     return UnknownMission(f'no mission with id "{mission_id}", or it has expired', path="missionId")
+
+
+def channel(mission_id: str) -> str:
+    """Where each append is published, in the slot of the mission's keys: see `parse_live`."""
+    return f"vision:{{{mission_id}}}:live"
+
+
+def parse_live(message: bytes) -> Batch:
+    """What the append script publishes: the first number, whether it is the end, the events."""
+    head, _, events = message.partition(b"\n")
+    first, final = head.split(b" ")
+    return Batch(int(first), events.split(b"\n"), final=final == b"1")
 
 
 def _log(mission_id: str) -> str:
@@ -260,9 +296,18 @@ def _verdict(append: Append, reply: object) -> StaleEpoch | StoreUnavailable | N
             # goes on from what is there.
             return StaleEpoch(f"the log of mission {append.mission_id} has lost its end")
         case ResponseError():
-            return unavailable(reply)
+            return _refusal(append, reply)
         case _:
             raise AssertionError(f"append to {append.mission_id} answered {reply!r}")
+
+
+def _refusal(append: Append, error: ResponseError) -> StaleEpoch | StoreUnavailable:
+    """A refusal that only time can change, or one of a bug of ours, which costs this mission."""
+    try:
+        return unavailable(error)
+    except ResponseError:
+        _logger.exception("append_refused", mission=append.mission_id)
+        return StaleEpoch(f"Redis refused an append to mission {append.mission_id}: {error}")
 
 
 def _page(after: int, entries: Sequence[Any], status: MissionStatus, seq: int) -> Batch:

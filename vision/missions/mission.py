@@ -2,7 +2,7 @@
 
 The law: `MissionState.handle(stimulus) -> list[Instruction]` is the only way a mission moves. It
 reads no clock, draws no random number and touches no network: times and jitter come in with the
-stimulus, what is to be done goes out as instructions, and the shell (`scheduler`) carries them out
+stimulus, what is to be done goes out as instructions, and the shell (`run`) carries them out
 and feeds the results back. The same stimuli always give the same instructions.
 
     node:    waiting -> running -> succeeded | defaulted | failed
@@ -19,7 +19,8 @@ may deliver late what it had already begun.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vision.missions.events import (
@@ -33,13 +34,14 @@ from vision.missions.events import (
     Outcome,
     Token,
 )
-from vision.missions.graph import Graph
+from vision.missions.graph import Graph, fingerprint
 from vision.missions.stimuli import (
     Arrived,
     AttemptFailed,
     AttemptSucceeded,
     Begin,
     Cancel,
+    GiveUp,
     Instruction,
     Log,
     StartAttempt,
@@ -67,19 +69,27 @@ class _Progress:
     finish_reason: str | None = None
     usage: dict[str, int] | None = None
     prompt: str = ""
+    fingerprint: str = ""
 
 
 class MissionState:
     """One mission in the hands of one runner.
 
     `outcomes` is what an earlier runner had recorded: final ones are kept, a running one means a
-    node that was cut off.
+    node that was cut off. `base` has the outcomes of a mission to compare with: a node that asks
+    the same as there keeps that result.
     """
 
-    def __init__(self, graph: Graph, outcomes: Mapping[str, Outcome] | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        outcomes: Mapping[str, Outcome] | None = None,
+        base: Mapping[str, Outcome] | None = None,
+    ) -> None:
         self.status = MissionStatus.QUEUED
         self.outcomes: dict[str, Outcome] = {}
         self._graph = graph
+        self._base = base or {}
         self._results: dict[str, str] = {}
         self._interrupted: dict[str, None] = {}  # a set that keeps its order
         self._nodes = {
@@ -90,6 +100,11 @@ class MissionState:
             self._recall(node_id, outcome)
         self._unfinished = sum(not self._ended(node_id) for node_id in self._nodes)
 
+    @property
+    def nodes(self) -> Collection[str]:
+        """The ids of its nodes."""
+        return self._nodes.keys()
+
     def handle(self, stimulus: Stimulus) -> list[Instruction]:
         """Decide what follows from one stimulus. After the end nothing follows from anything."""
         if self.status.final:
@@ -99,14 +114,11 @@ class MissionState:
                 return self._begin(stimulus.now)
             case Cancel():
                 return self._cancel(stimulus)
-            case _ if not self._current(stimulus.node_id, stimulus.attempt):
-                return []
-            case Arrived():
-                return self._arrived(stimulus)
-            case AttemptSucceeded():
-                return self._succeeded(stimulus)
-            case AttemptFailed():
-                return self._failed(stimulus)
+            case GiveUp():
+                ends = self._close_all(NodeStatus.FAILED, stimulus.failure, stimulus.now)
+                return [*ends, *self._finish_if_done()]
+            case Arrived() | AttemptSucceeded() | AttemptFailed():
+                return self._attempted(stimulus)
 
     # --- the beginning ---------------------------------------------------------------------------
 
@@ -119,7 +131,7 @@ class MissionState:
             return
         progress.status = outcome.status
         self.outcomes[node_id] = outcome
-        if outcome.status in (NodeStatus.SUCCEEDED, NodeStatus.DEFAULTED):
+        if outcome.has_result:
             self._results[node_id] = outcome.content
             for dependent in self._graph.dependents[node_id]:
                 self._nodes[dependent].open_dependencies -= 1
@@ -132,9 +144,7 @@ class MissionState:
         for node_id, outcome in list(self.outcomes.items()):
             # Its runner may have died after the node's end was logged and before what follows was.
             instructions += self._follow(node_id, outcome, now)
-        for node_id, progress in self._nodes.items():
-            if progress.status is NodeStatus.WAITING and progress.open_dependencies == 0:
-                instructions += self._start(node_id, now)
+        instructions += self._start(list(filter(self._ready, self._nodes)), now)
         return instructions + self._finish_if_done()
 
     def _resume(self, node_id: str) -> list[Instruction]:
@@ -144,21 +154,63 @@ class MissionState:
         del self._interrupted[node_id]
         return [Log(NodeRestarted(node_id, self._running(node_id)))]
 
-    def _start(self, node_id: str, now: int) -> list[Instruction]:
-        node, progress = self._graph.nodes[node_id], self._nodes[node_id]
-        first = progress.started is None
-        progress.status = NodeStatus.RUNNING
-        progress.attempt += 1
-        progress.started = progress.started or now
-        progress.prompt = node.template.render(self._results, node.dependencies)
-        start = StartAttempt(node, progress.attempt, progress.prompt, 0.0)
-        return [Log(NodeStarted(node_id, self._running(node_id))), start] if first else [start]
+    def _ready(self, node_id: str) -> bool:
+        progress = self._nodes[node_id]
+        return progress.status is NodeStatus.WAITING and progress.open_dependencies == 0
+
+    def _start(self, node_ids: Iterable[str], now: int) -> list[Instruction]:
+        """Start nodes that are ready, and those that become ready by results that are kept."""
+        instructions: list[Instruction] = []
+        ready = deque(node_ids)
+        while ready:
+            node_id = ready.popleft()
+            node, progress = self._graph.nodes[node_id], self._nodes[node_id]
+            progress.status = NodeStatus.RUNNING
+            progress.started = progress.started or now
+            progress.prompt = node.template.render(self._results, node.dependencies)
+            progress.fingerprint = fingerprint(node, progress.prompt)
+            if kept := self._kept(node_id):
+                instructions += self._keep(node_id, kept, now)
+                ready.extend(self._release(node_id))
+            else:
+                progress.attempt += 1
+                instructions.append(Log(NodeStarted(node_id, self._running(node_id))))
+                attempt = StartAttempt(node, progress.attempt, progress.prompt, 0.0)
+                instructions.append(attempt)
+        return instructions
+
+    def _kept(self, node_id: str) -> Outcome | None:
+        """The result of the base mission, if the node asks the same as it did there."""
+        there = self._base.get(node_id)
+        good = (NodeStatus.SUCCEEDED, NodeStatus.CACHED)
+        if there is None or there.status not in good:
+            return None
+        return there if there.fingerprint == self._nodes[node_id].fingerprint else None
+
+    def _keep(self, node_id: str, kept: Outcome, now: int) -> list[Instruction]:
+        progress = self._nodes[node_id]
+        progress.texts.append(kept.content)
+        progress.finish_reason = kept.finish_reason
+        model = self._graph.nodes[node_id].model
+        token = Token(node_id, model, kept.content, kept.finish_reason, now // 1000)
+        return [Log(token), *self._close(node_id, NodeStatus.CACHED, now)]
 
     # --- attempts --------------------------------------------------------------------------------
 
     def _current(self, node_id: str, attempt: int) -> bool:
         progress = self._nodes[node_id]
         return progress.status is NodeStatus.RUNNING and progress.attempt == attempt
+
+    def _attempted(self, stimulus: Arrived | AttemptSucceeded | AttemptFailed) -> list[Instruction]:
+        if not self._current(stimulus.node_id, stimulus.attempt):
+            return []
+        match stimulus:
+            case Arrived():
+                return self._arrived(stimulus)
+            case AttemptSucceeded():
+                return self._succeeded(stimulus)
+            case AttemptFailed():
+                return self._failed(stimulus)
 
     def _arrived(self, arrived: Arrived) -> list[Instruction]:
         progress = self._nodes[arrived.node_id]
@@ -180,8 +232,9 @@ class MissionState:
         node, progress = self._graph.nodes[failed.node_id], self._nodes[failed.node_id]
         progress.failures += 1
         if failed.retryable and progress.failures <= node.retries:
-            instructions = self._void(failed.node_id)
             progress.attempt += 1
+            started = Log(NodeStarted(failed.node_id, self._running(failed.node_id)))
+            instructions = self._void(failed.node_id) or [started]
             delay = retry_delay(progress.failures, failed.retry_after, failed.jitter)
             return [*instructions, StartAttempt(node, progress.attempt, progress.prompt, delay)]
         if node.on_error.action != "default":
@@ -209,7 +262,12 @@ class MissionState:
 
     def _running(self, node_id: str) -> Outcome:
         progress = self._nodes[node_id]
-        return Outcome(NodeStatus.RUNNING, attempts=progress.attempt, started=progress.started)
+        return Outcome(
+            NodeStatus.RUNNING,
+            attempts=progress.attempt,
+            started=progress.started,
+            fingerprint=progress.fingerprint,
+        )
 
     def _end(
         self, node_id: str, status: NodeStatus, now: int, error: Failure | None = None
@@ -236,6 +294,7 @@ class MissionState:
             finish_reason=progress.finish_reason,
             usage=progress.usage,
             error=error,
+            fingerprint=progress.fingerprint,
         )
         self.outcomes[node_id] = outcome
         progress.texts.clear()
@@ -245,25 +304,22 @@ class MissionState:
 
     def _follow(self, node_id: str, outcome: Outcome, now: int) -> list[Instruction]:
         """What a node's end does to the rest of the mission."""
-        if outcome.status in (NodeStatus.SUCCEEDED, NodeStatus.DEFAULTED):
-            return self._release(node_id, outcome.content, now)
+        if outcome.has_result:
+            return self._start(self._release(node_id), now)
         ends_all = self._graph.nodes[node_id].on_error.action == "fail"
         if outcome.status is NodeStatus.FAILED and ends_all:
             why = f'the mission ended because "{node_id}" failed'
-            return self._close_all(Failure(MISSION_FAILED, why), now)
+            return self._close_all(NodeStatus.CANCELLED, Failure(MISSION_FAILED, why), now)
         return self._skip_dependents(node_id, now)
 
-    def _release(self, node_id: str, content: str, now: int) -> list[Instruction]:
+    def _release(self, node_id: str) -> list[str]:
+        """Count a result for those that wait for it; who waits for nothing more is ready."""
         if node_id in self._results:
             return []  # recalled from an earlier runner: its dependents are counted already
-        self._results[node_id] = content
-        instructions: list[Instruction] = []
+        self._results[node_id] = self.outcomes[node_id].content
         for dependent in self._graph.dependents[node_id]:
-            progress = self._nodes[dependent]
-            progress.open_dependencies -= 1
-            if progress.open_dependencies == 0 and progress.status is NodeStatus.WAITING:
-                instructions += self._start(dependent, now)
-        return instructions
+            self._nodes[dependent].open_dependencies -= 1
+        return list(filter(self._ready, self._graph.dependents[node_id]))
 
     def _skip_dependents(self, node_id: str, now: int) -> list[Instruction]:
         """Skip all that needs the node, near and far; a loop, since graphs can be deep."""
@@ -280,24 +336,24 @@ class MissionState:
 
     def _cancel(self, cancel: Cancel) -> list[Instruction]:
         if cancel.node_id is None:
-            instructions = self._close_all(CANCELLED_BY_CLIENT, cancel.now)
+            cancelled = NodeStatus.CANCELLED
+            instructions = self._close_all(cancelled, CANCELLED_BY_CLIENT, cancel.now)
             return [*instructions, *self._finish(MissionStatus.CANCELLED)]
         if self._ended(cancel.node_id):
             return []
         return self._end(cancel.node_id, NodeStatus.CANCELLED, cancel.now, CANCELLED_BY_CLIENT)
 
-    def _close_all(self, why: Failure, now: int) -> list[Instruction]:
+    def _close_all(self, status: NodeStatus, why: Failure, now: int) -> list[Instruction]:
         instructions: list[Instruction] = []
         for node_id in self._nodes:
             if not self._ended(node_id):
-                instructions += self._close(node_id, NodeStatus.CANCELLED, now, why)
+                instructions += self._close(node_id, status, now, why)
         return instructions
 
     def _finish_if_done(self) -> list[Instruction]:
         if self._unfinished or self.status.final:
             return []
-        good = (NodeStatus.SUCCEEDED, NodeStatus.DEFAULTED)
-        succeeded = all(outcome.status in good for outcome in self.outcomes.values())
+        succeeded = all(outcome.has_result for outcome in self.outcomes.values())
         return self._finish(MissionStatus.SUCCEEDED if succeeded else MissionStatus.FAILED)
 
     def _finish(self, status: MissionStatus) -> list[Instruction]:

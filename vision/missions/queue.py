@@ -1,8 +1,9 @@
 """The queue of missions: a Redis stream with one consumer group, from which runners take.
 
 The law: a mission that was accepted is in the queue until it has ended. Whoever takes it has a
-claim, which it renews; a claim that was not renewed for the claim time passes to another. Taking
-twice is harmless, since the mission's epoch decides who may write.
+claim, which it renews; a claim that was not renewed for the claim time passes to another. An entry
+that is there twice, since an answer was lost, is harmless: a mission belongs to one entry, and its
+epoch decides who may write.
 
 A consumer's name lasts as long as its data folder, which one process at a time holds: what is
 pending under one's own name at the start was left by a process that is dead, and is taken at once.
@@ -19,6 +20,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from vision.missions import scripts
 from vision.redis_edge import redis_calls
 
 _STREAM: Final = "vision:queue"
@@ -31,6 +33,15 @@ class Ticket:
 
     entry_id: bytes
     mission_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Missions that wait and that are claimed; when the first that waits was queued, in ms."""
+
+    waiting: int
+    claimed: int
+    since_ms: int | None
 
 
 class MissionQueue:
@@ -50,7 +61,7 @@ class MissionQueue:
                     raise
 
     async def offer(self, mission_id: str) -> None:
-        """Queue a mission. Repeating it after a lost answer queues it twice, which is harmless."""
+        """Queue a mission."""
         async with redis_calls():
             await self._redis.xadd(_STREAM, {"mission": mission_id})
 
@@ -82,30 +93,39 @@ class MissionQueue:
                 break
         return tickets
 
-    async def renew(self, tickets: Sequence[Ticket]) -> None:
-        """Keep the claims."""
+    async def renew(self, tickets: Sequence[Ticket]) -> set[Ticket]:
+        """Keep the claims; the result has those that are still this consumer's."""
+        entries = {ticket.entry_id: ticket for ticket in tickets}
         async with redis_calls():
-            await self._redis.xclaim(
-                _STREAM,
-                _GROUP,
-                self._consumer,
-                min_idle_time=0,
-                message_ids=[ticket.entry_id for ticket in tickets],
-                justid=True,
+            kept: Any = await self._redis.eval(
+                scripts.RENEW, 1, _STREAM, _GROUP, self._consumer, *entries
             )
+        return {entries[entry_id] for entry_id in kept}
 
     async def holds(self, ticket: Ticket) -> bool:
         """Whether the claim is still this consumer's."""
-        async with redis_calls():
-            pending = await self._redis.xpending_range(
-                _STREAM,
-                _GROUP,
-                min=ticket.entry_id,
-                max=ticket.entry_id,
-                count=1,
-                consumername=self._consumer,
-            )
-        return bool(pending)
+        return ticket in await self.renew([ticket])
+
+    async def hand_over(self, ticket: Ticket) -> None:
+        """Let any runner take the mission at once, as if it had just been queued."""
+        async with redis_calls(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.xadd(_STREAM, {"mission": ticket.mission_id})
+            pipe.xack(_STREAM, _GROUP, ticket.entry_id)
+            pipe.xdel(_STREAM, ticket.entry_id)
+            await pipe.execute()
+
+    async def backlog(self) -> Backlog:
+        """How many missions wait for a runner, and for how long the first one has."""
+        async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.xlen(_STREAM)
+            pipe.xpending(_STREAM, _GROUP)
+            pipe.xinfo_groups(_STREAM)
+            length, pending, groups = await pipe.execute()
+            last = groups[0]["last-delivered-id"] if groups else b"0-0"
+            following: Any = await self._redis.xrange(_STREAM, min=b"(" + last, count=1)
+        running = pending["pending"]
+        since = int(following[0][0].split(b"-")[0]) if following else None
+        return Backlog(waiting=max(0, length - running), claimed=running, since_ms=since)
 
     async def done(self, ticket: Ticket) -> None:
         """The mission has ended: take it out of the queue."""

@@ -2,8 +2,9 @@
 
 The law: a mission that was accepted is recorded and queued before its id is given out, and a
 refused one leaves nothing behind. Cancelling is terminal and confirmed: when `cancel` returns, the
-end is in the log. Where no runner of this process has the mission, the canceller takes it over,
-which bars every other runner from writing, and writes the end itself.
+end is in the log. The process that runs the mission is asked first, since it can close the model
+call at once; where none answers in time, the canceller takes the mission over, which bars every
+other runner from writing, and writes the end itself.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
-from vision.errors import InvalidRequest, StoreUnavailable, UnknownNode
+from vision.errors import InvalidRequest, StoreUnavailable, UnknownMission, UnknownNode
 from vision.missions.events import MissionStatus, NodeStatus, Outcome
 from vision.missions.graph import Graph, build_graph
 from vision.missions.hub import Hub, Watch
-from vision.missions.log import MissionLog, Record
+from vision.missions.idempotency import IdempotencyKey, IdempotencyKeys
+from vision.missions.live import LiveFeed, Wish
+from vision.missions.log import MissionLog, Record, Spec, decode_spec, encode_spec
 from vision.missions.mission import MissionState
 from vision.missions.queue import MissionQueue
-from vision.missions.scheduler import MissionRun, now_ms
+from vision.missions.run import MissionRun, now_ms
 from vision.missions.stimuli import Cancel, Log
 from vision.missions.writer import LogWriter, Writing
 from vision.models.call import check_node_params
@@ -34,17 +35,22 @@ WAITING = Outcome(NodeStatus.WAITING)
 # Writing an end takes milliseconds; a client that waits longer had better know that Redis is away.
 CANCEL_SECONDS: Final = 10.0
 
+# How long the process that runs a mission may take to end it: it is a message and a write away.
+ANSWER_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.02  # between two looks at whether it has
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A mission's status and its nodes' outcomes, in the order of `promptList`."""
+    """A mission's status, and its prompts and their outcomes in the order of `promptList`."""
 
     status: MissionStatus
     outcomes: Mapping[str, Outcome]
+    prompts: Mapping[str, Mapping[str, Any]]
 
 
 class Missions:
-    """The missions of this server. `runs` are those in the hands of this process's runner."""
+    """The missions of this server. `running` finds one in the hands of this process."""
 
     def __init__(
         self,
@@ -53,7 +59,9 @@ class Missions:
         log: MissionLog,
         queue: MissionQueue,
         hub: Hub,
+        live: LiveFeed,
         writer: LogWriter,
+        keys: IdempotencyKeys,
         running: Callable[[str], MissionRun | None],
         max_nodes: int,
     ) -> None:
@@ -61,6 +69,8 @@ class Missions:
         self._log = log
         self._queue = queue
         self._hub = hub
+        self._live = live
+        self._keys = keys
         self._writer = writer
         self._running = running
         self._max_nodes = max_nodes
@@ -78,20 +88,46 @@ class Missions:
             check_node_params(route, node.params, path=f"promptList[{index}].params")
         return graph
 
-    async def start(self, prompt_list: Sequence[Mapping[str, Any]]) -> str:
+    async def start(
+        self,
+        prompt_list: Sequence[Mapping[str, Any]],
+        *,
+        base_mission_id: str | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> str:
         """Accept a mission (its `promptList` is valid by the schema) and return its id.
 
-        Raises `InvalidRequest` and `StoreUnavailable`.
+        Nodes that ask the same as in the base mission keep its results. With a key that was used
+        before, the mission is the one that it stood for. Raises `InvalidRequest`,
+        `UnknownMission` for the base, `IdempotencyConflict` and `StoreUnavailable`.
         """
         self.check(prompt_list)
+        if base_mission_id is not None:
+            await self._check_base(base_mission_id)
+        spec = encode_spec(Spec([dict(prompt) for prompt in prompt_list], base_mission_id))
         mission_id = secrets.token_hex(16)
-        await self._log.create(mission_id, msgspec.json.encode(prompt_list), now_ms())
+        if key is not None:
+            mission_id = await self._keys.claim(key, mission_id)
+        if await self._log.create(mission_id, spec, now_ms()):
+            await self._offer(mission_id)
+        elif (await self._log.record(mission_id)).status is MissionStatus.QUEUED:
+            # Whoever came first with the key may have been cut off before it was queued.
+            await self._queue.offer(mission_id)
+        return mission_id
+
+    async def _check_base(self, mission_id: str) -> None:
+        try:
+            await self._log.record(mission_id)
+        except UnknownMission:
+            why = f'no mission with id "{mission_id}", or it has expired'
+            raise UnknownMission(why, path="baseMissionId") from None
+
+    async def _offer(self, mission_id: str) -> None:
         try:
             await self._queue.offer(mission_id)
         except StoreUnavailable:
             await self._log.forget(mission_id)
             raise
-        return mission_id
 
     async def watch(self, mission_id: str, after: int) -> Watch:
         """Events behind the cursor; see `Hub.subscribe`."""
@@ -123,15 +159,36 @@ class Missions:
             run = self._running(mission_id)
             if run is not None:
                 await run.cancel(node_id)
-            else:
-                await self._cancel_elsewhere(mission_id, node_id)
+            elif progress.status is MissionStatus.QUEUED or not await self._ask(
+                Wish(mission_id, node_id)
+            ):
+                await self._take_over(mission_id, node_id)
 
-    async def _cancel_elsewhere(self, mission_id: str, node_id: str | None) -> None:
+    async def _ask(self, wish: Wish) -> bool:
+        """Ask whoever runs the mission to end it; whether it was done in time."""
+        await self._live.wish(wish)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while True:
+                    await asyncio.sleep(LOOK_SECONDS)
+                    progress = await self.progress(wish.mission_id)
+                    if progress.status.final or _ended(progress, wish.node_id):
+                        return True
+        except TimeoutError:
+            return False
+
+    async def grant(self, wish: Wish) -> None:
+        """End what a client of any process wants to end, if this process runs it."""
+        run = self._running(wish.mission_id)
+        if run is not None and (wish.node_id is None or wish.node_id in run.state.nodes):
+            await run.cancel(wish.node_id)
+
+    async def _take_over(self, mission_id: str, node_id: str | None) -> None:
         """Take the mission over for as long as it takes to write the end."""
         claim = await self._log.acquire(mission_id)
         if claim is None:
             return
-        state = MissionState(build_graph(msgspec.json.decode(claim.spec)), claim.outcomes)
+        state = MissionState(build_graph(decode_spec(claim.spec).prompt_list), claim.outcomes)
         ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         writing = Writing(mission_id, claim.epoch, claim.seq, ended)
         for instruction in state.handle(Cancel(node_id, now_ms())):
@@ -141,8 +198,9 @@ class Missions:
 
 
 def _progress(record: Record) -> Progress:
-    ids = [prompt["id"] for prompt in msgspec.json.decode(record.spec)]
-    return Progress(record.status, {id_: record.outcomes.get(id_, WAITING) for id_ in ids})
+    prompts = {prompt["id"]: prompt for prompt in decode_spec(record.spec).prompt_list}
+    outcomes = {id_: record.outcomes.get(id_, WAITING) for id_ in prompts}
+    return Progress(record.status, outcomes, prompts)
 
 
 def _ended(progress: Progress, node_id: str | None) -> bool:

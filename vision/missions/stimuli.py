@@ -70,7 +70,15 @@ class Cancel:
     now: int
 
 
-Stimulus = Begin | Arrived | AttemptSucceeded | AttemptFailed | Cancel
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The mission cannot be run: end what has not ended."""
+
+    failure: Failure
+    now: int
+
+
+Stimulus = Begin | Arrived | AttemptSucceeded | AttemptFailed | Cancel | GiveUp
 
 # Instructions: what the shell is to do.
 

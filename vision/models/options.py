@@ -17,7 +17,7 @@ from vision.models.call import Timeouts
 # fails: with the backoff of `backoff.py` they add a few seconds.
 DEFAULT_RETRIES: Final = 2
 
-# What the scheduler reads and the model never sees.
+# What the mission reads and the model never sees.
 OPTIONS: Final = ("timeout", "retries", "onError")
 
 _FIELDS: Final = {
