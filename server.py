@@ -14,8 +14,10 @@ from typing import Final
 import structlog
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
+from tornado.web import Application
 
 from handlers.app import make_app
+from handlers.connections import Connections, Limits
 from vision.children import DataFolder
 from vision.errors import SettingError, VisionError
 from vision.logs import set_up
@@ -33,6 +35,13 @@ curl -N {base}/api/completion/st/generate -H 'Authorization: Vision {key}' \\
   -d '{{"promptList": [{{"id": "1", "mid": "gpt-3.5-turbo", "prompt": "Who are you?"}}]}}'
 
 """
+
+# A connection between two requests, or one that is slow with its head. Longer than the keep-alive
+# of nginx towards us (60 s), so that nginx closes and no request meets a closing connection.
+IDLE_SECONDS: Final = 75.0
+
+# A body of the usual limit takes this long at one megabit a second; slower ones hold a connection.
+BODY_SECONDS: Final = 60.0
 
 # Connections that wait to be accepted: a burst of clients that come back after a restart.
 BACKLOG: Final = 1024
@@ -58,26 +67,43 @@ async def serve(settings: Settings, folder: DataFolder) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with open_services(settings, folder, os.environ) as services:
-        server = _listen(settings, services)
-        tasks = {
-            asyncio.create_task(services.run(), name="services"),
-            asyncio.create_task(stop.wait(), name="stop signal"),
-        }
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        connections = Connections(Limits(settings.key_connections, settings.key_subscriptions))
+        server = _listen(settings, make_app(services, connections))
+        run = asyncio.create_task(services.run(), name="services")
+        stopped = asyncio.create_task(stop.wait(), name="stop signal")
+        await asyncio.wait({run, stopped}, return_when=asyncio.FIRST_COMPLETED)
         server.stop()
+        if not run.done():
+            await _drain(settings, services, connections)
         await server.close_all_connections()
-        for task in tasks:
+        for task in (run, stopped):
             task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
+        result, _ = await asyncio.gather(run, stopped, return_exceptions=True)
+    if isinstance(result, Exception):
         # A part that crashed ends the server, with its error, for a supervisor to see.
-        if isinstance(result, Exception):
-            raise result
+        raise result
 
 
-def _listen(settings: Settings, services: Services) -> HTTPServer:
-    # Bodies are bounded by the handlers, with a proper answer; this is the bound behind theirs.
-    server = HTTPServer(make_app(services), max_body_size=2 * settings.max_body)
+async def _drain(settings: Settings, services: Services, connections: Connections) -> None:
+    """Take nothing new, hand the missions over, send clients elsewhere, end what is answered."""
+    try:
+        async with asyncio.timeout(settings.drain_timeout):
+            await services.drain()
+            connections.dismiss()
+            await connections.quiet()
+    except TimeoutError:
+        _logger.warning("drain_timeout", seconds=settings.drain_timeout)
+        connections.dismiss()
+
+
+def _listen(settings: Settings, app: Application) -> HTTPServer:
+    server = HTTPServer(
+        app,
+        # Bodies are bounded by the handlers, with a proper answer; this is the bound behind theirs.
+        max_body_size=2 * settings.max_body,
+        idle_connection_timeout=IDLE_SECONDS,
+        body_timeout=BODY_SECONDS,
+    )
     try:
         sockets = bind_sockets(settings.port, settings.address, backlog=BACKLOG)
     except OSError as error:

@@ -21,9 +21,11 @@ import tornado.web
 from vision.errors import (
     IdempotencyConflict,
     InvalidRequest,
+    LimitReached,
     ModelError,
     Overloaded,
     RequestTooLarge,
+    ShuttingDown,
     StoreUnavailable,
     Unauthorized,
     UnknownCursor,
@@ -40,7 +42,9 @@ _STATUS: Final[Mapping[type[VisionError], int]] = {
     UnknownNode: 404,
     UnknownCursor: 400,
     IdempotencyConflict: 409,
+    LimitReached: 429,
     Overloaded: 503,
+    ShuttingDown: 503,
     StoreUnavailable: 503,
 }
 

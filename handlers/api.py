@@ -15,10 +15,10 @@ import tornado.web
 from tornado.http1connection import HTTP1Connection
 
 from handlers.answers import failure, retry_after_of, status_of, success
-from handlers.validation import Validators, parse_object
+from handlers.context import Context
+from handlers.validation import parse_object
 from vision.errors import InvalidRequest, RequestTooLarge, VisionError
 from vision.missions.idempotency import IdempotencyKey
-from vision.services import Services
 
 _logger = structlog.get_logger(__name__)
 
@@ -32,18 +32,27 @@ JSON: Final = "application/json; charset=UTF-8"
 class ApiHandler(tornado.web.RequestHandler):
     """A handler behind `Authorization: Vision <key>`."""
 
-    def initialize(self, services: Services, validators: Validators) -> None:
-        self.services = services
-        self.validators = validators
+    def initialize(self, context: Context) -> None:
+        self.services = context.services
+        self.validators = context.validators
+        self.connections = context.connections
         self._body = bytearray()
 
     async def prepare(self) -> None:
-        await self.authenticate()
+        self.owner = await self.authenticate()
+        self.connections.enter(self)
         self._refuse_large_body()
 
-    async def authenticate(self) -> None:
-        """Raise `Unauthorized` unless the request carries a key of ours."""
-        self.services.keys.check(self.request.headers.get("Authorization"))
+    def on_finish(self) -> None:
+        self.connections.leave(self)
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self.connections.leave(self)
+
+    async def authenticate(self) -> str:
+        """A name for who asks. Raises `Unauthorized` unless the request carries a key of ours."""
+        return self.services.keys.check(self.request.headers.get("Authorization"))
 
     def _refuse_large_body(self) -> None:
         length = self.request.headers.get("Content-Length", "0")
@@ -74,8 +83,7 @@ class ApiHandler(tornado.web.RequestHandler):
         key = self.request.headers.get("Idempotency-Key")
         if key is None:
             return None
-        owner = self.services.keys.owner(self.request.headers.get("Authorization", ""))
-        return IdempotencyKey(key, owner, bytes(self._body))
+        return IdempotencyKey(key, self.owner, bytes(self._body))
 
     def query_text(self, name: str) -> str:
         """A query parameter that must be there and not empty."""

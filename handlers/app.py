@@ -15,7 +15,10 @@ from handlers.completion import (
     MissionQueryHandler,
     SinglePromptHandler,
 )
+from handlers.connections import Connections
+from handlers.context import Context
 from handlers.health import AliveHandler, ReadyHandler
+from handlers.metrics import MetricsHandler
 from handlers.socket import SocketHandler
 from handlers.stream import StreamGenerateHandler, StreamMissionHandler
 from handlers.ticket import TicketHandler
@@ -38,9 +41,9 @@ class PageHandler(tornado.web.StaticFileHandler):
         self.set_header("Cache-Control", "no-cache")
 
 
-def routes(services: Services) -> list[Any]:
+def routes(context: Context) -> list[Any]:
     """Every address of the server."""
-    ours: dict[str, Any] = {"services": services, "validators": Validators()}
+    ours: dict[str, Any] = {"context": context}
     page = {"path": WEB, "default_filename": "index.html"}
     return [
         (r"/api/completion/single-prompt-request", SinglePromptHandler, ours),
@@ -52,7 +55,8 @@ def routes(services: Services) -> list[Any]:
         (r"/api/completion/ws", SocketHandler, ours),
         (r"/api/ticket", TicketHandler, ours),
         (r"/healthz", AliveHandler),
-        (r"/readyz", ReadyHandler, {"services": services}),
+        (r"/readyz", ReadyHandler, ours),
+        (r"/metrics", MetricsHandler, ours),
         (
             r"/(index\.html|(?:app|view|mission|connection)\.js|style\.css|icon\.svg|)",
             PageHandler,
@@ -61,12 +65,13 @@ def routes(services: Services) -> list[Any]:
     ]
 
 
-def make_app(services: Services) -> tornado.web.Application:
+def make_app(services: Services, connections: Connections) -> tornado.web.Application:
     """The Tornado application over the services of one process."""
+    context = Context(services, Validators(), connections)
     return tornado.web.Application(
-        routes(services),
+        routes(context),
         default_handler_class=UnknownEndpoint,
-        default_handler_args={"services": services, "validators": None},
+        default_handler_args={"context": context},
         websocket_max_message_size=services.settings.max_body,
         websocket_ping_interval=services.settings.ping_interval,
         log_function=log_request,

@@ -11,7 +11,7 @@ import msgspec
 import tornado.web
 
 from handlers.api import JSON
-from vision.services import Services
+from handlers.context import Context
 
 
 class AliveHandler(tornado.web.RequestHandler):
@@ -24,8 +24,8 @@ class AliveHandler(tornado.web.RequestHandler):
 class ReadyHandler(tornado.web.RequestHandler):
     """GET /readyz: 200 when missions can be accepted, logged and run, else 503 and why."""
 
-    def initialize(self, services: Services) -> None:
-        self.services = services
+    def initialize(self, context: Context) -> None:
+        self.services = context.services
 
     async def get(self) -> None:
         checks = await self.services.readiness()

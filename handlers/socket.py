@@ -7,14 +7,15 @@ ends with it. Events go out as they are in the log, in order for each mission.
     client: generate, subscribe, unsubscribe, cancel, ping        (schemas/socket.schema.json)
     server: accepted, subscribed, unsubscribed, ended, pong, error, and the missions' events
 
-Source of the close codes: RFC 6455, section 7.4.
+Source of the close codes: RFC 6455, section 7.4.2 (3000 to 3999 are for libraries and
+applications).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from types import TracebackType
 from typing import Any, Final
 
@@ -27,17 +28,20 @@ from tornado.websocket import WebSocketHandler
 from handlers.answers import describe, failure, status_of
 from handlers.api import log_failure, send_failure
 from handlers.completion import cancelled
+from handlers.context import Context
 from handlers.stream import WRITE_SECONDS
-from handlers.validation import Validators, parse_object
+from handlers.validation import parse_object
 from vision.errors import InvalidRequest, Overloaded, VisionError
 from vision.missions.events import text_frame
 from vision.missions.hub import Watch
-from vision.services import Services
 
 _logger = structlog.get_logger(__name__)
 
 # Each is a task and a bounded queue; a page that shows more at once is hard to imagine.
 MAX_SUBSCRIPTIONS: Final = 256
+
+# Codes from 3000 to 3499 ask the client to connect again; those from 3500 to 3999 would be final.
+GOING_AWAY: Final = 3001
 
 Message = Mapping[str, Any]
 
@@ -45,9 +49,11 @@ Message = Mapping[str, Any]
 class SocketHandler(WebSocketHandler):
     """GET /api/completion/ws: one client's connection."""
 
-    def initialize(self, services: Services, validators: Validators) -> None:
-        self.services = services
-        self.validators = validators
+    def initialize(self, context: Context) -> None:
+        self.services = context.services
+        self.validators = context.validators
+        self.connections = context.connections
+        self._held = ExitStack()
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._cancel_on_close: set[str] = set()
         self._answers: dict[str, Callable[[Message], Awaitable[Message | None]]] = {
@@ -61,9 +67,17 @@ class SocketHandler(WebSocketHandler):
     async def prepare(self) -> None:
         ticket = self.get_query_argument("ticket", None)
         if ticket is None:
-            self.services.keys.check(self.request.headers.get("Authorization"))
+            self.owner = self.services.keys.check(self.request.headers.get("Authorization"))
         else:
-            await self.services.tickets.redeem(ticket)
+            self.owner = await self.services.tickets.redeem(ticket)
+        self._held.enter_context(self.connections.hold(self.owner, self._dismiss))
+
+    def on_finish(self) -> None:
+        self._held.close()  # refused before it was a WebSocket
+
+    def _dismiss(self) -> None:
+        """The server ends: the client is to connect again, to any process."""
+        self.close(GOING_AWAY, "the server is going away; connect again")
 
     async def on_message(self, message: str | bytes) -> None:
         request_id: Any = None
@@ -81,6 +95,7 @@ class SocketHandler(WebSocketHandler):
             await self._send({**answer, "requestId": request_id})
 
     def on_close(self) -> None:
+        self._held.close()
         self.services.background.start(self._leave(), name="leave socket")
 
     async def _leave(self) -> None:
@@ -140,9 +155,13 @@ class SocketHandler(WebSocketHandler):
 
     async def _push(self, mission_id: str, watch: Watch) -> None:
         try:
-            async with aclosing(watch.batches) as batches:
-                async for batch in batches:
-                    await self._write(batch.websocket)
+            with self.connections.subscribe(self.owner):
+                async with aclosing(watch.batches) as batches:
+                    async for batch in batches:
+                        await self._write(batch.websocket)
+        except VisionError as error:
+            # Too many, or the mission expired while it was watched.
+            await self._send({"type": "error", **describe(error), "missionId": mission_id})
         except (StreamClosedError, TimeoutError):
             # Gone, or as good as gone: free the connection. The mission goes on.
             self._abort()

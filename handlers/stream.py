@@ -35,6 +35,7 @@ class StreamHandler(ApiHandler):
 
     _push: asyncio.Task[None] | None = None
     _complete = False
+    _dismissed = False
     _sent_at = 0.0
 
     async def stream(self, mission_id: str, after: int) -> bool:
@@ -44,12 +45,21 @@ class StreamHandler(ApiHandler):
             # Nothing is left to tell. 204 is what keeps an EventSource from asking again.
             self.set_status(204)
             return True
-        self._begin(mission_id)
-        self._push = asyncio.create_task(self._run(watch.batches))
-        await asyncio.wait({self._push})
+        with self.connections.hold(self.owner, self._dismiss):
+            # A stream has no end of its own to wait for: it is dismissed, not waited for.
+            self.connections.leave(self)
+            self._begin(mission_id)
+            self._push = asyncio.create_task(self._run(watch.batches))
+            await asyncio.wait({self._push})
         if not self._push.cancelled():
             self._push.result()
-        return self._complete
+        return self._complete or self._dismissed
+
+    def _dismiss(self) -> None:
+        """The server ends: so does the answer, and the client goes on elsewhere."""
+        self._dismissed = True
+        if self._push is not None:
+            self._push.cancel()
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
@@ -117,13 +127,12 @@ class StreamGenerateHandler(StreamHandler):
 class StreamMissionHandler(StreamHandler):
     """GET /api/completion/st/mission: watch a mission from a cursor."""
 
-    async def authenticate(self) -> None:
+    async def authenticate(self) -> str:
         """A key, or a ticket where a browser's EventSource cannot send one."""
         ticket = self.get_query_argument("ticket", None)
         if ticket is None:
-            await super().authenticate()
-        else:
-            await self.services.tickets.redeem(ticket)
+            return await super().authenticate()
+        return await self.services.tickets.redeem(ticket)
 
     async def get(self) -> None:
         await self.stream(self.query_text("missionId"), self._cursor())

@@ -10,6 +10,6 @@ class TicketHandler(ApiHandler):
     """POST /api/ticket: a single-use ticket for `?ticket=` of the WebSocket and of `st/mission`."""
 
     async def post(self) -> None:
-        ticket = await self.services.tickets.issue()
+        ticket = await self.services.tickets.issue(self.owner)
         self.set_header("Cache-Control", "no-store")
         self.answer({"ticket": ticket, "expiresIn": TICKET_SECONDS})

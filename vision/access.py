@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -31,17 +31,17 @@ class Keys:
         # Hashes have one length, so a comparison does not tell how long a key is.
         self._hashes = [hashlib.sha256(key.encode()).digest() for key in keys]
 
-    def check(self, authorization: str | None) -> None:
-        """Raise `Unauthorized` unless the header carries one of the keys."""
+    def check(self, authorization: str | None) -> str:
+        """A name for who holds the key: the same each time, and no secret.
+
+        Raises `Unauthorized` unless the header carries one of the keys.
+        """
         if not authorization:
             raise Unauthorized(f"the key is missing; {_HOW}")
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "vision" or not self._known(key.strip()):
             raise Unauthorized(f"the key is not one of this server's; {_HOW}")
-
-    def owner(self, authorization: str) -> str:
-        """A name for who sent the header, the same for each of its requests, and no secret."""
-        return hashlib.sha256(authorization.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return hashlib.sha256(f"owner {key.strip()}".encode()).hexdigest()[:16]
 
     def _known(self, key: str) -> bool:
         given = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
@@ -55,19 +55,20 @@ class Tickets:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def issue(self) -> str:
-        """A new ticket. Raises `StoreUnavailable`."""
+    async def issue(self, owner: str) -> str:
+        """A new ticket for who asks. Raises `StoreUnavailable`."""
         ticket = secrets.token_urlsafe(32)
         async with redis_calls():
-            await self._redis.set(_key(ticket), b"1", ex=TICKET_SECONDS)
+            await self._redis.set(_key(ticket), owner, ex=TICKET_SECONDS)
         return ticket
 
-    async def redeem(self, ticket: str) -> None:
-        """Use a ticket up. Raises `Unauthorized` and `StoreUnavailable`."""
+    async def redeem(self, ticket: str) -> str:
+        """Use a ticket up; who it was for. Raises `Unauthorized` and `StoreUnavailable`."""
         async with redis_calls():
-            known = await self._redis.getdel(_key(ticket))
-        if not known:
+            owner: Any = await self._redis.getdel(_key(ticket))
+        if owner is None:
             raise Unauthorized("the ticket is used, expired or unknown; get one at /api/ticket")
+        return str(owner.decode())
 
 
 def _key(ticket: str) -> str:

@@ -51,6 +51,9 @@ class Services:
     single: SinglePrompt
     background: Background
     runner: Runner
+    queue: MissionQueue
+    writer: LogWriter
+    models: Models
     loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
     redis: Redis
     local: LocalModel | None
@@ -60,6 +63,11 @@ class Services:
         async with asyncio.TaskGroup() as group:
             for loop in self.loops:
                 group.create_task(loop(), name=loop.__qualname__)
+
+    async def drain(self) -> None:
+        """Take nothing new and hand every mission over. `run` must still be running."""
+        self.missions.close()
+        await self.runner.drain()
 
     async def readiness(self) -> dict[str, bool]:
         """By part: whether missions can be accepted and logged, taken, and run."""
@@ -146,6 +154,9 @@ def _assemble(  # noqa: PLR0917 -- one call, right above, in which each part has
         single=SinglePrompt(catalog, models),
         background=background,
         runner=runner,
+        queue=queue,
+        writer=writer,
+        models=models,
         loops=(writer.run, runner.run, hub.run, live.run),
         redis=redis,
         local=local,

@@ -85,6 +85,12 @@ class Settings:
     ping_interval: float = _setting(
         read.seconds, "15", "seconds between heartbeats on a silent stream"
     )
+    key_connections: int = _setting(
+        read.at_least(1), "20000", "the most streams and sockets of one key on this process"
+    )
+    key_subscriptions: int = _setting(
+        read.at_least(1), "50000", "the most subscriptions of one key's sockets on this process"
+    )
     openai_api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

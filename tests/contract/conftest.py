@@ -16,6 +16,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.ioloop import IOLoop
 
 from handlers.app import make_app
+from handlers.connections import Connections, Limits
 from tests.upstream import ScriptedUpstream
 from vision.children import DataFolder
 from vision.services import Services, open_services
@@ -93,7 +94,7 @@ def services(io_loop: IOLoop, settings: Settings) -> Iterator[Services]:
 
 @pytest.fixture
 def app(services: Services) -> tornado.web.Application:
-    return make_app(services)
+    return make_app(services, Connections(Limits(connections=100, subscriptions=100)))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vision.errors import InvalidRequest, StoreUnavailable, UnknownMission, UnknownNode
+from vision.errors import (
+    InvalidRequest,
+    ShuttingDown,
+    StoreUnavailable,
+    UnknownMission,
+    UnknownNode,
+)
 from vision.missions.events import MissionStatus, NodeStatus, Outcome
 from vision.missions.graph import Graph, build_graph
 from vision.missions.hub import Hub, Watch
@@ -74,6 +80,11 @@ class Missions:
         self._writer = writer
         self._running = running
         self._max_nodes = max_nodes
+        self._closed = False
+
+    def close(self) -> None:
+        """Accept no more missions: the process is about to end."""
+        self._closed = True
 
     def check(self, prompt_list: Sequence[Mapping[str, Any]]) -> Graph:
         """Everything that can be known before a mission runs. Raises `InvalidRequest`."""
@@ -101,6 +112,8 @@ class Missions:
         before, the mission is the one that it stood for. Raises `InvalidRequest`,
         `UnknownMission` for the base, `IdempotencyConflict` and `StoreUnavailable`.
         """
+        if self._closed:
+            raise ShuttingDown("this server is shutting down; send it again")
         self.check(prompt_list)
         if base_mission_id is not None:
             await self._check_base(base_mission_id)

@@ -143,6 +143,8 @@ class LogWriter:
         self._pending_chars = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self.events = 0  # logged since the start
+        self.writes = 0  # round trips that took
 
     def put(self, writing: Writing, event: Event | NodeStarted) -> None:
         """Take an event to be logged and then published. Never waits; see `room`."""
@@ -195,6 +197,7 @@ class LogWriter:
         """Write all, the refused ones again and again until Redis takes them."""
         refusal: StoreUnavailable | None = None
         while writes:
+            self.writes += 1
             results = await self._append([write.append for write in writes])
             refused: list[_Write] = []
             for write, result in zip(writes, results, strict=True):
@@ -222,6 +225,7 @@ class LogWriter:
     def _settle(self, write: _Write, stale: StaleEpoch | None) -> None:
         writing, batch = write.writing, write.append.batch
         if stale is None:
+            self.events += len(batch.events)
             self._publish(writing.mission_id, batch)
         else:
             self.drop(writing)
