@@ -13,25 +13,33 @@ The time limit is ours and not the client's `socket_timeout`: that one wraps eac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     ResponseError,
     TimeoutError as RedisTimeoutError,
 )
 
 from vision.errors import StoreUnavailable
+from vision.redis_url import parse_redis_url
 
 # More than the longest look into the queue waits (two seconds), so that it is never cut off; a
 # Redis that takes longer than this for an answer is as good as away.
 CALL_SECONDS: Final = 5.0
+
+# One question to one sentinel; the next one is asked when it does not answer.
+SENTINEL_SECONDS: Final = 1.0
 
 # Answers that only time, or an operator, can change. MISCONF: it cannot write its append-only file.
 _REFUSALS: Final = (
@@ -50,14 +58,38 @@ _DOWN: Final = (
     BusyLoadingError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,  # no node of the cluster can be reached, or none has the slot
     OSError,  # TimeoutError, that of `asyncio.timeout`, is one
 )
 
 
 def connect(url: str) -> Redis:
-    """A client for a redis://, rediss:// or unix:// URL; it connects at the first call."""
-    client: Redis = Redis.from_url(url, socket_timeout=None, socket_connect_timeout=CALL_SECONDS)
-    return client
+    """A client for a URL of the setting `redis-url`; it connects at the first call.
+
+    A cluster's client is no `Redis` by its class, but has the methods of one that are used here;
+    a sentinel's asks for the primary anew whenever a connection is lost.
+    """
+    parsed = parse_redis_url(url)
+    options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": CALL_SECONDS}
+    if not parsed.hosts:
+        client: Redis = Redis.from_url(url, **options)
+        return client
+    options |= {"username": parsed.username, "password": parsed.password}
+    if parsed.scheme == "redis+cluster":
+        nodes = [ClusterNode(host, port) for host, port in parsed.hosts]
+        return cast("Redis", RedisCluster(startup_nodes=nodes, **options))
+    watchers = Sentinel(  # type: ignore[no-untyped-call]  # the client has no types here
+        list(parsed.hosts), sentinel_kwargs={"socket_timeout": SENTINEL_SECONDS}
+    )
+    primary: Redis = watchers.master_for(parsed.name, **options)
+    return primary
+
+
+def receiver(redis: Redis, pubsub: PubSub) -> Callable[[float], Awaitable[dict[str, Any] | None]]:
+    """How to wait for a message of sharded channels: a cluster has a connection to each shard."""
+    if isinstance(redis, RedisCluster):
+        return lambda seconds: cast("Any", pubsub).get_sharded_message(timeout=seconds)
+    return lambda seconds: pubsub.get_message(timeout=seconds)
 
 
 @asynccontextmanager

@@ -12,9 +12,9 @@ import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from vision.errors import SettingError
+from vision.redis_url import parse_redis_url
 
 HIGHEST_PORT = 65535
 # What may stand in a header without quotes (RFC 9110, token68 and more): visible ASCII, no comma,
@@ -106,21 +106,16 @@ def keys(text: str) -> tuple[str, ...]:
 
 
 def redis_url(text: str) -> str:
-    """A URL that redis.asyncio can connect to, or nothing."""
-    if text and not _is_redis_url(text):
-        raise ValueError("is not a redis://host, rediss://host or unix:///path URL")
+    """A URL that `redis_edge.connect` understands, or nothing."""
+    if text:
+        try:
+            parse_redis_url(text)
+        except ValueError:
+            raise ValueError(
+                "is not a redis://host, rediss://host, unix:///path, "
+                "redis+sentinel://host:port,host:port/name or redis+cluster://host:port URL"
+            ) from None
     return text
-
-
-def _is_redis_url(text: str) -> bool:
-    scheme, _, _ = text.partition("://")
-    try:
-        parts = urlsplit(text)
-        place = parts.path if scheme == "unix" else parts.hostname
-        # Asking for the port is what checks it.
-        return scheme in {"redis", "rediss", "unix"} and bool(place) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def is_loopback(address: str) -> bool:

@@ -53,7 +53,8 @@ class Settings:
     redis_url: str = _setting(
         read.redis_url,
         "",
-        "redis://, rediss:// or unix:// URL; empty starts a private Valkey in data-dir",
+        "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL; "
+        "empty starts a private Valkey in data-dir",
         secret=True,
     )
     models: Path | None = _setting(

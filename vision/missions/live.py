@@ -23,7 +23,7 @@ from redis.asyncio.client import PubSub
 from vision.errors import StoreUnavailable
 from vision.missions.events import Batch
 from vision.missions.log import channel, parse_live
-from vision.redis_edge import redis_calls
+from vision.redis_edge import receiver, redis_calls
 
 _logger = structlog.get_logger(__name__)
 
@@ -116,9 +116,10 @@ class LiveFeed:
             self._joined = wanted
 
     async def _read(self, pubsub: PubSub) -> None:
+        receive = receiver(self._redis, pubsub)
         while True:
             async with redis_calls():
-                message = await pubsub.get_message(timeout=READ_SECONDS)
+                message = await receive(READ_SECONDS)
             if message is not None:
                 self._hear(message)
 
