@@ -85,10 +85,13 @@ async def serve(settings: Settings, folder: DataFolder) -> None:
 
 
 async def _drain(settings: Settings, services: Services, connections: Connections) -> None:
-    """Take nothing new, hand the missions over, send clients elsewhere, end what is answered."""
+    """Hand the missions over, send clients elsewhere, finish what is being answered.
+
+    A request on a connection that is still open is served: a mission that it queues runs elsewhere.
+    """
     try:
         async with asyncio.timeout(settings.drain_timeout):
-            await services.drain()
+            await services.runner.drain()
             connections.dismiss()
             await connections.quiet()
     except TimeoutError:

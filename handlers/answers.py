@@ -25,7 +25,6 @@ from vision.errors import (
     ModelError,
     Overloaded,
     RequestTooLarge,
-    ShuttingDown,
     StoreUnavailable,
     Unauthorized,
     UnknownCursor,
@@ -44,7 +43,6 @@ _STATUS: Final[Mapping[type[VisionError], int]] = {
     IdempotencyConflict: 409,
     LimitReached: 429,
     Overloaded: 503,
-    ShuttingDown: 503,
     StoreUnavailable: 503,
 }
 

@@ -49,6 +49,7 @@ class Connections:
         finally:
             self._dismissals.discard(dismiss)
             self._less(self.connections, owner)
+            self._changed.set()
 
     @contextmanager
     def subscribe(self, owner: str) -> Iterator[None]:
@@ -78,8 +79,8 @@ class Connections:
             dismiss()
 
     async def quiet(self) -> None:
-        """Until no request is being answered."""
-        while self._requests:
+        """Until no request is being answered, and every stream and socket has ended."""
+        while self._requests or self._dismissals:
             self._changed.clear()
             await self._changed.wait()
 

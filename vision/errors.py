@@ -15,7 +15,6 @@ exception (Redis, HTTP, SQL) is translated where it arises, at the edge, and nev
      +-- IdempotencyConflict   idempotency_conflict the key was used with another body
      +-- StoreUnavailable      store_unavailable    Redis does not answer; try again
      +-- LimitReached          limit_reached        this key has as many as it may
-     +-- ShuttingDown          shutting_down        this process ends; another goes on
      +-- Overloaded            overloaded           a bound is reached; try again
      +-- StaleEpoch            stale_epoch          another runner owns the mission now
      +-- ModelError            (its own codes)      an upstream failed; see `ModelError`
@@ -101,12 +100,6 @@ class LimitReached(VisionError):
     """The key of this client has as many connections or subscriptions as one key may have."""
 
     code = "limit_reached"
-
-
-class ShuttingDown(VisionError):
-    """This process is about to end and takes nothing new; the next one will."""
-
-    code = "shutting_down"
 
 
 class StaleEpoch(VisionError):

@@ -64,11 +64,6 @@ class Services:
             for loop in self.loops:
                 group.create_task(loop(), name=loop.__qualname__)
 
-    async def drain(self) -> None:
-        """Take nothing new and hand every mission over. `run` must still be running."""
-        self.missions.close()
-        await self.runner.drain()
-
     async def readiness(self) -> dict[str, bool]:
         """By part: whether missions can be accepted and logged, taken, and run."""
         return {

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from vision.errors import (
     InvalidRequest,
-    ShuttingDown,
     StoreUnavailable,
     UnknownMission,
     UnknownNode,
@@ -80,11 +79,6 @@ class Missions:
         self._writer = writer
         self._running = running
         self._max_nodes = max_nodes
-        self._closed = False
-
-    def close(self) -> None:
-        """Accept no more missions: the process is about to end."""
-        self._closed = True
 
     def check(self, prompt_list: Sequence[Mapping[str, Any]]) -> Graph:
         """Everything that can be known before a mission runs. Raises `InvalidRequest`."""
@@ -112,8 +106,6 @@ class Missions:
         before, the mission is the one that it stood for. Raises `InvalidRequest`,
         `UnknownMission` for the base, `IdempotencyConflict` and `StoreUnavailable`.
         """
-        if self._closed:
-            raise ShuttingDown("this server is shutting down; send it again")
         self.check(prompt_list)
         if base_mission_id is not None:
             await self._check_base(base_mission_id)
