@@ -73,7 +73,9 @@ class SocketHandler(WebSocketHandler):
         self._held.enter_context(self.connections.hold(self.owner, self._dismiss))
 
     def on_finish(self) -> None:
-        self._held.close()  # refused before it was a WebSocket
+        # Tornado calls this after the handshake too, when the connection has just begun.
+        if self.get_status() != 101:
+            self._held.close()
 
     def _dismiss(self) -> None:
         """The server ends: the client is to connect again, to any process."""
