@@ -127,14 +127,17 @@ class MissionLog:
         async with redis_calls():
             await self._redis.delete(_log(mission_id), _head(mission_id), _nodes(mission_id))
 
-    async def acquire(self, mission_id: str, entry_id: bytes = b"") -> Claim | None:
+    async def acquire(
+        self, mission_id: str, entry_id: bytes = b"", replaces: bytes = b""
+    ) -> Claim | None:
         """Take the mission over: whoever had it before can write no more.
 
-        A runner names its queue entry; who only writes an end has none. None when there is nothing
-        to run: the mission has ended, is gone, or belongs to another entry of the queue.
+        A runner names its queue entry, and the one that it replaces; who only writes an end has
+        none. None when there is nothing to run: the mission has ended, is gone, or belongs to
+        another entry of the queue.
         """
         keys = [_head(mission_id), _nodes(mission_id)]
-        reply = await self._evaluate(scripts.ACQUIRE, keys, [UNFINISHED_TTL_MS, entry_id])
+        reply = await self._evaluate(scripts.ACQUIRE, keys, [UNFINISHED_TTL_MS, entry_id, replaces])
         if not reply:
             return None
         epoch, seq, spec, claims, nodes = reply
@@ -142,7 +145,7 @@ class MissionLog:
         return Claim(mission_id, int(epoch), int(seq), spec, outcomes, int(claims))
 
     async def release(self, mission_id: str, epoch: int) -> bool:
-        """Give the mission up for another queue entry; False when it is another's already."""
+        """Record that the mission is given up in good order; False when it is another's already."""
         return bool(await self._evaluate(scripts.RELEASE, [_head(mission_id)], [epoch]))
 
     async def ends(self, mission_ids: Sequence[str]) -> list[int | None]:

@@ -29,10 +29,14 @@ _GROUP: Final = "runners"
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A claim on one mission: give it back with `done`, keep it with `renew`."""
+    """A claim on one mission: give it back with `done`, keep it with `renew`.
+
+    `replaces` is the entry in whose place this one was queued, when it was handed over.
+    """
 
     entry_id: bytes
     mission_id: str
+    replaces: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class MissionQueue:
     async def hand_over(self, ticket: Ticket) -> None:
         """Let any runner take the mission at once, as if it had just been queued."""
         async with redis_calls(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.xadd(_STREAM, {"mission": ticket.mission_id})
+            pipe.xadd(_STREAM, {"mission": ticket.mission_id, "replaces": ticket.entry_id})
             pipe.xack(_STREAM, _GROUP, ticket.entry_id)
             pipe.xdel(_STREAM, ticket.entry_id)
             await pipe.execute()
@@ -150,4 +154,8 @@ class MissionQueue:
 
 def _tickets(entries: Any) -> list[Ticket]:
     """Entries as the client gives them; one that was deleted while it was claimed has no fields."""
-    return [Ticket(entry_id, fields[b"mission"].decode()) for entry_id, fields in entries if fields]
+    return [
+        Ticket(entry_id, fields[b"mission"].decode(), fields.get(b"replaces", b""))
+        for entry_id, fields in entries
+        if fields
+    ]

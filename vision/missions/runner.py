@@ -78,11 +78,14 @@ class Runner:
         run = self.runs.get(ticket.mission_id)
         if run is not None:
             await run.hand_over()
-        await self._stop([self._tickets[ticket]] if ticket in self._tickets else [])
-        if run is None or run.writing.ended.done():
-            return
-        await self._log.release(ticket.mission_id, run.writing.epoch)
-        await self._queue.hand_over(ticket)
+        # Asked before the run is stopped, which cancels what it waits for.
+        ended = run is not None and run.writing.ended.done()
+        if ticket in self._tickets:
+            await self._stop([self._tickets[ticket]])
+        if not ended:
+            if run is not None:
+                await self._log.release(ticket.mission_id, run.writing.epoch)
+            await self._queue.hand_over(ticket)
 
     async def _stop(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in tasks:
@@ -162,7 +165,8 @@ class Runner:
 
     async def _run_mission(self, ticket: Ticket) -> None:
         """Run the mission of a ticket until it has ended or the claim is another's."""
-        while (claim := await self._log.acquire(ticket.mission_id, ticket.entry_id)) is not None:
+        entries = (ticket.entry_id, ticket.replaces)
+        while (claim := await self._log.acquire(ticket.mission_id, *entries)) is not None:
             run = await self._start_run(claim)
             self.runs[ticket.mission_id] = run
             self._hub.own(ticket.mission_id)

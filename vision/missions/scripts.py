@@ -48,15 +48,15 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 
-# KEYS: head, nodes. ARGV: how long to keep it, the runner's queue entry or "". A mission belongs to
-# the entry that was taken first: another one is a second copy, from a repeated write whose answer
-# was lost, and must not be run.
+# KEYS: head, nodes. ARGV: how long to keep it, the runner's queue entry or "", the entry that it
+# replaces or "". A mission belongs to the entry that was taken first, and to one that replaces it:
+# another one is a second copy, from a repeated write whose answer was lost, and must not be run.
 ACQUIRE: Final = """
 local head = redis.call('HMGET', KEYS[1], 'status', 'seq', 'spec', 'entry')
 if head[1] ~= 'queued' and head[1] ~= 'running' then return {} end
 local claims = 0
 if ARGV[2] ~= '' then
-  if head[4] and head[4] ~= ARGV[2] then return {} end
+  if head[4] and head[4] ~= ARGV[2] and head[4] ~= ARGV[3] then return {} end
   redis.call('HSET', KEYS[1], 'entry', ARGV[2])
   claims = redis.call('HINCRBY', KEYS[1], 'claims', 1)
 end
@@ -66,11 +66,9 @@ return {redis.call('HINCRBY', KEYS[1], 'epoch', 1), head[2], head[3], claims,
         redis.call('HGETALL', KEYS[2])}
 """
 
-# KEYS: head. ARGV: epoch. Only its owner may hand a mission over, and a mission that was handed
-# over well is not one that loses its runners.
+# KEYS: head. ARGV: epoch. A mission that its owner hands over is not one that loses its runners.
 RELEASE: Final = """
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
-redis.call('HDEL', KEYS[1], 'entry')
 redis.call('HSET', KEYS[1], 'claims', 0, 'status', 'queued')
 return 1
 """
