@@ -26,12 +26,16 @@ from vision.redis_edge import redis_calls
 _STREAM: Final = "vision:queue"
 _GROUP: Final = "runners"
 
+# Hand-overs in a row of a mission that nobody began: a rolling restart of as many processes.
+MAX_REPLACED: Final = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """A claim on one mission: give it back with `done`, keep it with `renew`.
 
-    `replaces` is the entry in whose place this one was queued, when it was handed over.
+    `replaces` has the entries, with spaces between, in whose place this one was queued: a mission
+    may be handed over again before the next runner has begun it.
     """
 
     entry_id: bytes
@@ -112,8 +116,9 @@ class MissionQueue:
 
     async def hand_over(self, ticket: Ticket) -> None:
         """Let any runner take the mission at once, as if it had just been queued."""
+        replaced = [ticket.entry_id, *ticket.replaces.split()][:MAX_REPLACED]
         async with redis_calls(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.xadd(_STREAM, {"mission": ticket.mission_id, "replaces": ticket.entry_id})
+            pipe.xadd(_STREAM, {"mission": ticket.mission_id, "replaces": b" ".join(replaced)})
             pipe.xack(_STREAM, _GROUP, ticket.entry_id)
             pipe.xdel(_STREAM, ticket.entry_id)
             await pipe.execute()

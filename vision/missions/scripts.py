@@ -48,15 +48,15 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 
-# KEYS: head, nodes. ARGV: how long to keep it, the runner's queue entry or "", the entry that it
-# replaces or "". A mission belongs to the entry that was taken first, and to one that replaces it:
+# KEYS: head, nodes. ARGV: how long to keep it, the runner's queue entry or "", the entries that it
+# replaces. A mission belongs to the entry that was taken first, and to one that replaces it:
 # another one is a second copy, from a repeated write whose answer was lost, and must not be run.
 ACQUIRE: Final = """
 local head = redis.call('HMGET', KEYS[1], 'status', 'seq', 'spec', 'entry')
 if head[1] ~= 'queued' and head[1] ~= 'running' then return {} end
 local claims = 0
 if ARGV[2] ~= '' then
-  if head[4] and head[4] ~= ARGV[2] and head[4] ~= ARGV[3] then return {} end
+  if head[4] and not string.find(ARGV[2] .. ' ' .. ARGV[3], head[4], 1, true) then return {} end
   redis.call('HSET', KEYS[1], 'entry', ARGV[2])
   claims = redis.call('HINCRBY', KEYS[1], 'claims', 1)
 end
