@@ -41,15 +41,11 @@ CALL_SECONDS: Final = 5.0
 # One question to one sentinel; the next one is asked when it does not answer.
 SENTINEL_SECONDS: Final = 1.0
 
-# Answers that only time, or an operator, can change. MISCONF: it cannot write its append-only file.
+# Answers that only time, or an operator, can change. MISCONF: it cannot write its append-only file;
+# UNBLOCKED: it became a replica while we waited for work.
 _REFUSALS: Final = (
-    "OOM",
-    "READONLY",
-    "LOADING",
-    "MISCONF",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
+    *("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "UNBLOCKED"),
+    *("MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"),
 )
 
 _DOWN: Final = (
