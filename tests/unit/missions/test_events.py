@@ -52,6 +52,7 @@ def test_restart_says_which_text_is_void():
     ("status", "statue", "kind"),
     [
         (NodeStatus.SUCCEEDED, "[DONE]", "done"),
+        (NodeStatus.CACHED, "[DONE]", "done"),
         (NodeStatus.DEFAULTED, "[DONE]", "done"),
         (NodeStatus.FAILED, "[ERROR]", "failed"),
         (NodeStatus.SKIPPED, "[SKIPPED]", "skipped"),
@@ -60,7 +61,15 @@ def test_restart_says_which_text_is_void():
 )
 def test_end_of_a_node_by_its_status(status: NodeStatus, statue: str, kind: str):
     expected = {"id": "2", "statue": statue, "missionId": "M", "seq": 7, "type": kind}
-    assert json.loads(ended(status)) == expected
+    assert json.loads(ended(status)) == expected | {"status": status.value}
+
+
+def test_end_of_a_node_has_its_times_if_it_was_begun():
+    assert ended(NodeStatus.SUCCEEDED, started=5, finished=9) == (
+        b'{"id":"2","statue":"[DONE]","missionId":"M","seq":7,"type":"done",'
+        b'"status":"succeeded","startedAt":5,"finishedAt":9}'
+    )
+    assert "finishedAt" not in json.loads(ended(NodeStatus.SKIPPED, finished=9))
 
 
 def test_end_of_a_node_has_its_usage_and_its_error_if_there_are_any():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -19,9 +22,27 @@ from vision.missions.log import MissionLog
 from vision.redis_edge import connect
 
 
+class Feed:
+    """The feed of missions that run elsewhere: which are asked for, and which no more."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def join(self, mission_id: str) -> None:
+        self.calls.append(("join", mission_id))
+
+    def part(self, mission_id: str) -> None:
+        self.calls.append(("part", mission_id))
+
+
 @pytest.fixture
-def hub(log: MissionLog) -> Hub:
-    return Hub(log)
+def feed() -> Feed:
+    return Feed()
+
+
+@pytest.fixture
+def hub(log: MissionLog, feed: Feed) -> Hub:
+    return Hub(log, feed.join, feed.part)
 
 
 @pytest.fixture
@@ -39,8 +60,20 @@ async def subscribed(hub: Hub, count: int = 1) -> None:
 
 
 def waiting(hub: Hub) -> list[Subscriber]:
-    everyone = hub._subscribers.get("m", set())
-    return [one for one in everyone if one._arrived._waiters]
+    if "m" not in hub._feeds:
+        return []
+    return [one for one in hub._feeds["m"].subscribers if one._arrived._waiters]
+
+
+@asynccontextmanager
+async def looking(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """The hub looks after missions elsewhere, more often than it does for people."""
+    monkeypatch.setattr(hub_module, "LOOK_SECONDS", 0.005)
+    run = asyncio.create_task(hub.run())
+    yield
+    assert not run.done()
+    run.cancel()
+    await asyncio.wait({run})
 
 
 @pytest.mark.gen_test
@@ -80,7 +113,7 @@ async def test_wrong_mission_or_cursor_is_refused_before_the_stream_begins(
         await hub.subscribe("other", 0)
     with pytest.raises(UnknownCursor):
         await hub.subscribe("m", 1)
-    assert hub._subscribers == {}
+    assert hub._feeds == {}
 
 
 @pytest.mark.gen_test
@@ -105,7 +138,7 @@ async def test_slow_subscriber_loses_nothing_and_holds_no_more_than_its_bound(
     batches = follow(hub)
     await mission.add(1)
     got = list((await anext(batches)).events)
-    [subscriber] = hub._subscribers["m"]
+    [subscriber] = hub._feeds["m"].subscribers
     for _ in range(50):
         await mission.add(2)
         assert subscriber._bytes <= 40
@@ -150,23 +183,92 @@ async def test_who_leaves_is_forgotten(hub: Hub, mission: Mission):
     await anext(first)
     await anext(second)
     await first.aclose()
-    assert len(hub._subscribers["m"]) == 1
+    assert len(hub._feeds["m"].subscribers) == 1
     await second.aclose()
-    assert hub._subscribers == {}
+    assert hub._feeds == {}
 
 
 @pytest.mark.gen_test
-async def test_mission_that_another_process_runs_is_followed_through_the_log(
-    hub: Hub, mission: Mission, monkeypatch: pytest.MonkeyPatch
+async def test_feed_is_asked_for_while_somebody_watches_a_mission_that_runs_elsewhere(
+    hub: Hub, feed: Feed, mission: Mission
 ):
-    monkeypatch.setattr(hub_module, "POLL_SECONDS", 0.005)
+    await mission.add(1)
+    first, second = follow(hub), follow(hub)
+    await anext(first)
+    await anext(second)
+    assert feed.calls == [("join", "m")]
+    await first.aclose()
+    hub.own("m")
+    hub.disown("m")
+    await second.aclose()
+    assert feed.calls == [("join", "m"), ("part", "m"), ("join", "m"), ("part", "m")]
+
+
+@pytest.mark.gen_test
+async def test_mission_that_runs_here_needs_no_feed(hub: Hub, feed: Feed, mission: Mission):
+    hub.own("m")
     watching = asyncio.create_task(watch(hub))
     await subscribed(hub)
-    for _ in range(3):
-        await mission.add(2, live=False)
-        await asyncio.sleep(0)
+    await mission.add(1, final=True)
+    assert await watching == numbers(1, 1)
+    hub.disown("m")
+    assert feed.calls == []
+
+
+@pytest.mark.gen_test
+async def test_mission_whose_feed_is_silent_is_followed_through_the_log(
+    hub: Hub, mission: Mission, monkeypatch: pytest.MonkeyPatch
+):
+    watching = asyncio.create_task(watch(hub))
+    await subscribed(hub)
+    async with looking(hub, monkeypatch):
+        for _ in range(3):
+            await mission.add(2, live=False)
+            await asyncio.sleep(0)
+        await mission.add(1, final=True, live=False)
+        assert await watching == numbers(1, 7)
+
+
+@pytest.mark.gen_test
+async def test_log_of_a_mission_elsewhere_is_read_only_when_it_has_grown(
+    hub: Hub, mission: Mission, monkeypatch: pytest.MonkeyPatch
+):
+    watching = asyncio.create_task(watch(hub))
+    await subscribed(hub)
+    await mission.add(2)
+    [subscriber] = hub._feeds["m"].subscribers
+    looks = watched_looks(subscriber, monkeypatch)
+    await hub._look_after(["m"])
+    assert looks == []
     await mission.add(1, final=True, live=False)
-    assert await watching == numbers(1, 7)
+    await hub._look_after(["m"])
+    assert looks == ["look"]
+    assert await watching == numbers(1, 3)
+
+
+def watched_looks(subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    looks: list[str] = []
+    look = subscriber.look
+
+    def noted() -> None:
+        looks.append("look")
+        look()
+
+    monkeypatch.setattr(subscriber, "look", noted)
+    return looks
+
+
+@pytest.mark.gen_test
+async def test_watch_of_a_mission_that_is_gone_ends_with_an_error(
+    hub: Hub, mission: Mission, client: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    await mission.add(1)
+    watching = asyncio.create_task(watch(hub))
+    await subscribed(hub)
+    await client.flushdb()
+    async with looking(hub, monkeypatch):
+        with pytest.raises(UnknownMission):
+            await watching
 
 
 @pytest.mark.gen_test
@@ -183,21 +285,22 @@ async def test_gap_in_the_live_feed_is_filled_from_the_log(hub: Hub, mission: Mi
 async def test_watching_outlasts_a_store_that_does_not_answer(
     hub: Hub, mission: Mission, client: Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(hub_module, "POLL_SECONDS", 0.005)
     watching = asyncio.create_task(watch(hub))
     await subscribed(hub)
-    with monkeypatch.context() as patch:
-        patch.setattr(redis_edge, "CALL_SECONDS", 0.01)
-        await client.client_pause(200, all=True)
-        with pytest.raises(StoreUnavailable):
-            await hub.subscribe("m", 0)
-    await mission.add(2, final=True, live=False)
-    assert await watching == numbers(1, 2)
+    async with looking(hub, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(redis_edge, "CALL_SECONDS", 0.01)
+            await client.client_pause(200, all=True)
+            with pytest.raises(StoreUnavailable):
+                await hub.subscribe("m", 0)
+        await mission.add(2, final=True, live=False)
+        assert await watching == numbers(1, 2)
 
 
 @pytest.mark.gen_test
-async def test_store_that_is_away_refuses_a_new_watch(tmp_path):
+async def test_store_that_is_away_refuses_a_new_watch(tmp_path: Path, feed: Feed):
     redis = connect(f"unix://{tmp_path}/nobody")
+    away = Hub(MissionLog(redis, mission_ttl_ms=TTL_MS), feed.join, feed.part)
     with pytest.raises(StoreUnavailable):
-        await Hub(MissionLog(redis, mission_ttl_ms=TTL_MS)).subscribe("m", 0)
+        await away.subscribe("m", 0)
     await redis.aclose()

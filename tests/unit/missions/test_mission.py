@@ -16,7 +16,7 @@ from vision.missions.events import (
     Outcome,
     Token,
 )
-from vision.missions.graph import build_graph
+from vision.missions.graph import build_graph, fingerprint
 from vision.missions.mission import CANCELLED_BY_CLIENT
 from vision.missions.stimuli import Arrived, AttemptFailed, AttemptSucceeded, Begin
 
@@ -70,7 +70,14 @@ def test_outcome_tells_what_came_and_when():
     play.arrive("a", "x").arrive("a", "y", "length").arrive("a", "", None, {"total_tokens": 3})
     play.succeed("a")
     assert play.state.outcomes["a"] == Outcome(
-        NodeStatus.SUCCEEDED, "xy", 1, 1_000, 5_000, "length", {"total_tokens": 3}
+        NodeStatus.SUCCEEDED,
+        "xy",
+        1,
+        1_000,
+        5_000,
+        "length",
+        {"total_tokens": 3},
+        fingerprint=fingerprint(play.graph.nodes["a"], "ask a"),
     )
     tokens = [event for event in play.log if isinstance(event, Token)]
     assert tokens == [Token("a", "m", "x", None, 2), Token("a", "m", "y", "length", 3)]
@@ -82,7 +89,9 @@ def test_usage_alone_is_nothing_to_see():
 
 def test_start_is_recorded_and_not_seen():
     play = alone()
-    assert play.log == [NodeStarted("a", Outcome(NodeStatus.RUNNING, attempts=1, started=1_000))]
+    asked = fingerprint(play.graph.nodes["a"], "ask a")
+    running = Outcome(NodeStatus.RUNNING, attempts=1, started=1_000, fingerprint=asked)
+    assert play.log == [NodeStarted("a", running)]
     assert play.seen == []
 
 
