@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
@@ -37,6 +37,14 @@ from vision.redis_url import parse_redis_url
 # More than the longest look into the queue waits (two seconds), so that it is never cut off; a
 # Redis that takes longer than this for an answer is as good as away.
 CALL_SECONDS: Final = 5.0
+
+# Calls at the same time; more of them wait for one to come back, which takes less than a
+# millisecond. Redis runs one command at a time, so more connections would not make it faster.
+MAX_CONNECTIONS: Final = 64
+
+# The clients of a cluster and of sentinels refuse a call above this instead of letting it wait: as
+# many as a burst of readers may be, and far below what a Redis accepts (10,000).
+MAX_CONNECTIONS_WATCHED: Final = 2048
 
 # One question to one sentinel; the next one is asked when it does not answer.
 SENTINEL_SECONDS: Final = 1.0
@@ -68,8 +76,11 @@ def connect(url: str) -> Redis:
     parsed = parse_redis_url(url)
     options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": CALL_SECONDS}
     if not parsed.hosts:
-        client: Redis = Redis.from_url(url, **options)
-        return client
+        pool = BlockingConnectionPool.from_url(
+            url, max_connections=MAX_CONNECTIONS, timeout=CALL_SECONDS, **options
+        )
+        return Redis.from_pool(pool)
+    options["max_connections"] = MAX_CONNECTIONS_WATCHED
     options |= {"username": parsed.username, "password": parsed.password}
     if parsed.scheme == "redis+cluster":
         nodes = [ClusterNode(host, port) for host, port in parsed.hosts]
