@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
@@ -42,6 +44,12 @@ IDLE_SECONDS: Final = 75.0
 
 # A body of the usual limit takes this long at one megabit a second; slower ones hold a connection.
 BODY_SECONDS: Final = 60.0
+
+# Some 10 kB a connection: a million would be 10 GB, and other limits come first.
+MOST_DESCRIPTORS: Final = 1_048_576
+
+# For Redis, upstreams, files and what libraries open.
+RESERVED_DESCRIPTORS: Final = 512
 
 # Connections that wait to be accepted: a burst of clients that come back after a restart.
 BACKLOG: Final = 1024
@@ -99,8 +107,37 @@ async def _drain(settings: Settings, services: Services, connections: Connection
         connections.dismiss()
 
 
+class BoundedServer(HTTPServer):
+    """Takes no more connections than there are file descriptors for.
+
+    Out of descriptors, `accept` fails at once, again and again, and nothing else gets a turn.
+    """
+
+    def initialize(self, *args: Any, **options: Any) -> None:
+        super().initialize(*args, **options)
+        self._open: set[IOStream] = set()
+        self._most = _raise_descriptor_limit() - RESERVED_DESCRIPTORS
+
+    def handle_stream(self, stream: IOStream, address: tuple[str, int]) -> None:
+        if len(self._open) >= self._most:
+            self._open = {each for each in self._open if not each.closed()}
+        if len(self._open) >= self._most:
+            stream.close()
+            return
+        self._open.add(stream)
+        super().handle_stream(stream, address)
+
+
+def _raise_descriptor_limit() -> int:
+    """As many as the system allows without asking; how many that are."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
+
+
 def _listen(settings: Settings, app: Application) -> HTTPServer:
-    server = HTTPServer(
+    server = BoundedServer(
         app,
         # Bodies are bounded by the handlers, with a proper answer; this is the bound behind theirs.
         max_body_size=2 * settings.max_body,

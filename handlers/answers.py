@@ -62,6 +62,7 @@ RETRY_AFTER_SECONDS: Final = 2
 
 # What Tornado itself refuses, by status.
 HTTP_ERRORS: Final = {
+    403: ("origin_refused", "pages of other origins may not connect"),
     404: ("unknown_endpoint", "there is nothing at this address"),
     405: ("method_not_allowed", "this address does not answer that method"),
 }

@@ -54,7 +54,7 @@ def routes(context: Context) -> list[Any]:
         (r"/api/completion/st/mission", StreamMissionHandler, ours),
         (r"/api/completion/ws", SocketHandler, ours),
         (r"/api/ticket", TicketHandler, ours),
-        (r"/healthz", AliveHandler),
+        (r"/healthz", AliveHandler, ours),
         (r"/readyz", ReadyHandler, ours),
         (r"/metrics", MetricsHandler, ours),
         (
@@ -74,6 +74,7 @@ def make_app(services: Services, connections: Connections) -> tornado.web.Applic
         default_handler_args={"context": context},
         websocket_max_message_size=services.settings.max_body,
         websocket_ping_interval=services.settings.ping_interval,
+        websocket_ping_timeout=0,  # the handler knows better when a client is gone
         log_function=log_request,
     )
 

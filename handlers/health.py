@@ -9,25 +9,45 @@ from typing import Any
 
 import msgspec
 import tornado.web
+from tornado.web import HTTPError
 
-from handlers.api import JSON
+from handlers.answers import failure, status_of
+from handlers.api import JSON, send_failure
 from handlers.context import Context
 
 
-class AliveHandler(tornado.web.RequestHandler):
-    """GET /healthz: 200 as long as the event loop turns."""
-
-    async def get(self) -> None:
-        _answer(self, 200, {"status": "ok"})
-
-
-class ReadyHandler(tornado.web.RequestHandler):
-    """GET /readyz: 200 when missions can be accepted, logged and run, else 503 and why."""
+class HealthHandler(tornado.web.RequestHandler):
+    """What both keep: errors in the documented shape, and HEAD for probers that like it."""
 
     def initialize(self, context: Context) -> None:
         self.services = context.services
 
+    async def head(self) -> None:
+        await self.look()
+
     async def get(self) -> None:
+        await self.look()
+
+    async def look(self) -> None:
+        """Answer how it is."""
+        raise NotImplementedError
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else HTTPError(status_code)
+        send_failure(self, error, status_of(error), failure(error))
+
+
+class AliveHandler(HealthHandler):
+    """GET /healthz: 200 as long as the event loop turns."""
+
+    async def look(self) -> None:
+        _answer(self, 200, {"status": "ok"})
+
+
+class ReadyHandler(HealthHandler):
+    """GET /readyz: 200 when missions can be accepted, logged and run, else 503 and why."""
+
+    async def look(self) -> None:
         checks = await self.services.readiness()
         ready = all(checks.values())
         words = {name: "ok" if good else "not ready" for name, good in checks.items()}

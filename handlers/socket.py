@@ -31,7 +31,7 @@ from handlers.completion import cancelled
 from handlers.context import Context
 from handlers.stream import WRITE_SECONDS
 from handlers.validation import parse_object
-from vision.errors import InvalidRequest, Overloaded, VisionError
+from vision.errors import InvalidRequest, Overloaded, UnknownMission, VisionError
 from vision.missions.events import text_frame
 from vision.missions.hub import Watch
 
@@ -54,6 +54,9 @@ class SocketHandler(WebSocketHandler):
         self.validators = context.validators
         self.connections = context.connections
         self._held = ExitStack()
+        self._writing = 0
+        self._heard_at = 0.0
+        self._next_look: asyncio.TimerHandle | None = None
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._cancel_on_close: set[str] = set()
         self._answers: dict[str, Callable[[Message], Awaitable[Message | None]]] = {
@@ -68,9 +71,18 @@ class SocketHandler(WebSocketHandler):
         ticket = self.get_query_argument("ticket", None)
         if ticket is None:
             self.owner = self.services.keys.check(self.request.headers.get("Authorization"))
-        else:
+        self._refuse_other_requests()
+        if ticket is not None:
             self.owner = await self.services.tickets.redeem(ticket)
         self._held.enter_context(self.connections.hold(self.owner, self._dismiss))
+
+    def _refuse_other_requests(self) -> None:
+        """In the documented shape, and before a ticket is used up."""
+        if self.request.headers.get("Upgrade", "").lower() != "websocket":
+            raise InvalidRequest("this address speaks WebSocket; ask with `Upgrade: websocket`")
+        origin = self.request.headers.get("Origin")
+        if origin is not None and not self.check_origin(origin):
+            raise HTTPError(403)
 
     def on_finish(self) -> None:
         # Tornado calls this after the handshake too, when the connection has just begun.
@@ -82,6 +94,7 @@ class SocketHandler(WebSocketHandler):
         self.close(GOING_AWAY, "the server is going away; connect again")
 
     async def on_message(self, message: str | bytes) -> None:
+        self._heard()
         request_id: Any = None
         try:
             document = _parse(message)
@@ -96,7 +109,32 @@ class SocketHandler(WebSocketHandler):
         if answer is not None:
             await self._send({**answer, "requestId": request_id})
 
+    # --- whether the client is there -------------------------------------------------------------
+
+    def open(self, *_: str) -> None:
+        self._heard()
+        self._look()
+
+    def on_pong(self, _: bytes) -> None:
+        self._heard()
+
+    def _heard(self) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+
+    def _look(self) -> None:
+        """Let go of a client that answers no pings. One that is still taking what was sent to it
+        cannot have seen the ping behind it: `WRITE_SECONDS` is for that one.
+        """
+        interval = self.services.settings.ping_interval
+        loop = asyncio.get_running_loop()
+        if not self._writing and loop.time() - self._heard_at > 2 * interval:
+            self._abort()
+        else:
+            self._next_look = loop.call_later(interval, self._look)
+
     def on_close(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
         self._held.close()
         self.services.background.start(self._leave(), name="leave socket")
 
@@ -105,7 +143,10 @@ class SocketHandler(WebSocketHandler):
         for mission_id in list(self._subscriptions):
             await self._drop(mission_id)
         for mission_id in self._cancel_on_close:
-            await self.services.missions.cancel(mission_id, None)
+            try:
+                await self.services.missions.cancel(mission_id, None)
+            except UnknownMission:
+                continue  # it ended, and expired, long ago
 
     # --- the messages of a client ----------------------------------------------------------------
 
@@ -164,10 +205,13 @@ class SocketHandler(WebSocketHandler):
         except VisionError as error:
             # Too many, or the mission expired while it was watched.
             await self._send({"type": "error", **describe(error), "missionId": mission_id})
+            self._cancel_on_close.discard(mission_id)  # it has ended
         except (StreamClosedError, TimeoutError):
             # Gone, or as good as gone: free the connection. The mission goes on.
             self._abort()
-        self._subscriptions.pop(mission_id, None)
+        finally:
+            if self._subscriptions.get(mission_id) is asyncio.current_task():
+                del self._subscriptions[mission_id]
 
     async def _drop(self, mission_id: str) -> None:
         push = self._subscriptions.pop(mission_id, None)
@@ -184,8 +228,13 @@ class SocketHandler(WebSocketHandler):
         stream = self._stream()
         if stream is None:
             raise StreamClosedError
-        async with asyncio.timeout(WRITE_SECONDS):
-            await stream.write(frames)
+        self._writing += 1
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await stream.write(frames)
+        finally:
+            self._writing -= 1
+            self._heard()
 
     def _abort(self) -> None:
         stream = self._stream()

@@ -20,7 +20,8 @@ from typing import Final
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from handlers.api import MAX_DIGITS, ApiHandler
+from handlers.api import MAX_DIGITS, ApiHandler, log_failure
+from vision.errors import VisionError
 from vision.missions.events import Batch
 
 # A client that takes nothing for a minute is gone without a word, or may as well be.
@@ -36,6 +37,7 @@ class StreamHandler(ApiHandler):
     _push: asyncio.Task[None] | None = None
     _complete = False
     _dismissed = False
+    _sending = False
     _sent_at = 0.0
 
     async def stream(self, mission_id: str, after: int) -> bool:
@@ -88,16 +90,25 @@ class StreamHandler(ApiHandler):
                 self._complete = True
         except* (StreamClosedError, TimeoutError):
             # Gone, or as good as gone: free the connection. The mission goes on.
-            connection = self.request.connection
-            if isinstance(connection, HTTP1Connection) and connection.stream is not None:
-                connection.stream.close()
+            self._cut_off()
+        except* VisionError as errors:
+            # The mission expired while it was watched: no proper end, since there was none.
+            log_failure(self, errors.exceptions[0])
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        connection = self.request.connection
+        if isinstance(connection, HTTP1Connection) and connection.stream is not None:
+            connection.stream.close()
 
     async def _send(self, frame: bytes) -> None:
         if frame:
             self.write(frame)
-        self._sent_at = asyncio.get_running_loop().time()
+        self._sending = True
         async with asyncio.timeout(WRITE_SECONDS):
             await self.flush()
+        self._sending = False
+        self._sent_at = asyncio.get_running_loop().time()
 
     async def _beat(self, heartbeat: bytes) -> None:
         interval = self.services.settings.ping_interval
@@ -105,6 +116,9 @@ class StreamHandler(ApiHandler):
             due = self._sent_at + interval - asyncio.get_running_loop().time()
             if due > 0:
                 await asyncio.sleep(due)
+            elif self._sending:
+                # The client is still taking the last batch. Tornado knows of one flush at a time.
+                await asyncio.sleep(interval)
             else:
                 await self._send(heartbeat)
 

@@ -23,6 +23,17 @@ exception (Redis, HTTP, SQL) is translated where it arises, at the edge, and nev
 
 from __future__ import annotations
 
+# Messages quote what a client sent, and go into answers and logs: megabytes must not come back.
+LONGEST_MESSAGE = 1000
+LONGEST_PATH = 300
+
+
+def shorten(text: str, longest: int) -> str:
+    """The text, or its beginning and its end with an ellipsis between them."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest * 3 // 4]} ... {text[-longest // 4 :]}"
+
 
 class VisionError(Exception):
     """Base of every error of this server.
@@ -33,8 +44,9 @@ class VisionError(Exception):
     code: str = "vision_error"
 
     def __init__(self, message: str, *, path: str = "") -> None:
-        super().__init__(f"{path}: {message}" if path else message)
-        self.path = path
+        self.path = shorten(path, LONGEST_PATH)
+        message = shorten(message, LONGEST_MESSAGE)
+        super().__init__(f"{self.path}: {message}" if path else message)
 
     @property
     def message(self) -> str:

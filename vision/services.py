@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from vision.access import Keys, Tickets
 from vision.background import Background
 from vision.children import DataFolder
-from vision.errors import ModelError, StoreUnavailable
+from vision.errors import ModelError, SettingError, StoreUnavailable
 from vision.missions.hub import Hub
 from vision.missions.idempotency import IdempotencyKeys
 from vision.missions.live import Listeners, LiveFeed, Wish
@@ -35,6 +35,9 @@ from vision.models.upstream import Models
 from vision.redis_edge import connect, redis_calls
 from vision.settings import Settings
 from vision.valkey import EmbeddedValkey
+
+# The probe's key need not outlive it.
+PROBE_MS: Final = 1000
 
 # A prober asks every few seconds and gives up soon; Redis answers a PING in well under one.
 PING_SECONDS: Final = 1.0
@@ -75,7 +78,8 @@ class Services:
     async def _redis_answers(self) -> bool:
         try:
             async with asyncio.timeout(PING_SECONDS), redis_calls():
-                await self.redis.ping()
+                # A write: a Redis that is full, or a replica, answers a PING too.
+                await self.redis.set("vision:ready", b"1", px=PROBE_MS)
         except (StoreUnavailable, TimeoutError):
             return False
         return True
@@ -161,7 +165,10 @@ def _assemble(  # noqa: PLR0917 -- one call, right above, in which each part has
 def _catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
     if settings.models is None:
         return default_catalog(settings.openai_api_key)
-    return load_catalog(settings.models, environ)
+    try:
+        return load_catalog(settings.models, environ)
+    except SettingError as error:
+        raise SettingError(f"models: {error.message}") from None
 
 
 async def _open_redis(settings: Settings, folder: DataFolder, stack: AsyncExitStack) -> Redis:
@@ -196,5 +203,7 @@ def _consumer(folder: DataFolder) -> str:
     """This data folder's name in the queue: the same after every start."""
     path = folder.path / "consumer"
     if not path.exists():
-        path.write_text(secrets.token_hex(8))
+        whole = path.with_suffix(".new")
+        whole.write_text(secrets.token_hex(8))
+        whole.rename(path)  # at once, so that a kill leaves no half of a name
     return path.read_text()

@@ -48,6 +48,8 @@ CONFIG = (
     *("--save", ""),
     # Missions expire by their own time. Better a refused write than one that drops another.
     *("--maxmemory-policy", "noeviction"),
+    # A refusal (503) comes before the machine's memory ends; whoever needs more has a Redis.
+    *("--maxmemory", "2gb"),
     # The log holds what is wrong and nothing else, so it does not grow.
     *("--loglevel", "warning"),
     *("--daemonize", "no"),

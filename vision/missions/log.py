@@ -37,8 +37,9 @@ _logger = structlog.get_logger(__name__)
 # than any mission runs, and long enough for a person to look at what went wrong.
 UNFINISHED_TTL_MS: Final = 7 * 24 * 3600 * 1000
 
-# Entries that one read brings: with a usual entry of 0.2 to 2 kB, at most about a megabyte.
-PAGE_ENTRIES: Final = 500
+# Entries that one read brings. A usual one has 0.2 to 2 kB, so a page is about the size of a
+# subscriber's queue; an entry of a burst may have more, since a write takes all that waited.
+PAGE_ENTRIES: Final = 100
 
 # Claims in a row without a node that ended. One lost runner is an accident; five are a mission that
 # kills whoever runs it.

@@ -34,7 +34,8 @@ from vision.missions.events import (
     Outcome,
     Token,
 )
-from vision.missions.graph import Graph, fingerprint
+from vision.missions.graph import Graph, Node
+from vision.missions.prompts import NOTHING, Prompts, Question
 from vision.missions.stimuli import (
     Arrived,
     AttemptFailed,
@@ -68,8 +69,7 @@ class _Progress:
     texts: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     usage: dict[str, int] | None = None
-    prompt: str = ""
-    fingerprint: str = ""
+    question: Question = NOTHING
 
 
 class MissionState:
@@ -89,8 +89,7 @@ class MissionState:
         self.status = MissionStatus.QUEUED
         self.outcomes: dict[str, Outcome] = {}
         self._graph = graph
-        self._base = base or {}
-        self._results: dict[str, str] = {}
+        self._prompts = Prompts(base or {})
         self._interrupted: dict[str, None] = {}  # a set that keeps its order
         self._nodes = {
             node.id: _Progress(open_dependencies=len(node.dependencies))
@@ -132,7 +131,7 @@ class MissionState:
         progress.status = outcome.status
         self.outcomes[node_id] = outcome
         if outcome.has_result:
-            self._results[node_id] = outcome.content
+            self._prompts.results[node_id] = outcome.content
             for dependent in self._graph.dependents[node_id]:
                 self._nodes[dependent].open_dependencies -= 1
 
@@ -164,28 +163,39 @@ class MissionState:
         ready = deque(node_ids)
         while ready:
             node_id = ready.popleft()
+            if not self._ready(node_id):
+                continue  # closed, since one before it failed for good
             node, progress = self._graph.nodes[node_id], self._nodes[node_id]
             progress.status = NodeStatus.RUNNING
             progress.started = progress.started or now
-            progress.prompt = node.template.render(self._results, node.dependencies)
-            progress.fingerprint = fingerprint(node, progress.prompt)
-            if kept := self._kept(node_id):
+            asked = self._prompts.ask(node)
+            if isinstance(asked, Failure):
+                instructions += self._refuse(node, asked, now)
+                ready.extend(self._release(node_id))
+                continue
+            progress.question = asked
+            if kept := self._prompts.kept(node_id, asked):
                 instructions += self._keep(node_id, kept, now)
                 ready.extend(self._release(node_id))
             else:
                 progress.attempt += 1
                 instructions.append(Log(NodeStarted(node_id, self._running(node_id))))
-                attempt = StartAttempt(node, progress.attempt, progress.prompt, 0.0)
+                attempt = StartAttempt(node, progress.attempt, asked.prompt, 0.0)
                 instructions.append(attempt)
         return instructions
 
-    def _kept(self, node_id: str) -> Outcome | None:
-        """The result of the base mission, if the node asks the same as it did there."""
-        there = self._base.get(node_id)
-        good = (NodeStatus.SUCCEEDED, NodeStatus.CACHED)
-        if there is None or there.status not in good:
-            return None
-        return there if there.fingerprint == self._nodes[node_id].fingerprint else None
+    def _refuse(self, node: Node, why: Failure, now: int) -> list[Instruction]:
+        """End a node without an attempt, as its `onError` says."""
+        if node.on_error.action != "default":
+            closed = self._close(node.id, NodeStatus.FAILED, now, why)
+            return [*closed, *self._after_failure(node.id, now)]
+        return self._put_default(node, why, now)
+
+    def _put_default(self, node: Node, why: Failure, now: int) -> list[Instruction]:
+        text = node.on_error.text
+        self._nodes[node.id].texts.append(text)
+        token = Token(node.id, node.model, text, None, now // 1000)
+        return [Log(token), *self._close(node.id, NodeStatus.DEFAULTED, now, why)]
 
     def _keep(self, node_id: str, kept: Outcome, now: int) -> list[Instruction]:
         progress = self._nodes[node_id]
@@ -236,15 +246,16 @@ class MissionState:
             started = Log(NodeStarted(failed.node_id, self._running(failed.node_id)))
             instructions = self._void(failed.node_id) or [started]
             delay = retry_delay(progress.failures, failed.retry_after, failed.jitter)
-            return [*instructions, StartAttempt(node, progress.attempt, progress.prompt, delay)]
+            return [
+                *instructions,
+                StartAttempt(node, progress.attempt, progress.question.prompt, delay),
+            ]
         if node.on_error.action != "default":
             return self._end(failed.node_id, NodeStatus.FAILED, failed.now, failed.failure)
         instructions = self._void(failed.node_id)
-        progress.texts.append(node.on_error.text)
-        created = failed.now // 1000
-        token = Token(failed.node_id, node.model, node.on_error.text, None, created)
-        ended = self._end(failed.node_id, NodeStatus.DEFAULTED, failed.now, failed.failure)
-        return [*instructions, Log(token), *ended]
+        instructions += self._put_default(node, failed.failure, failed.now)
+        instructions += self._start(self._release(node.id), failed.now)
+        return instructions + self._finish_if_done()
 
     def _void(self, node_id: str) -> list[Instruction]:
         """Take back what subscribers have seen of the node, if they have seen anything."""
@@ -266,7 +277,7 @@ class MissionState:
             NodeStatus.RUNNING,
             attempts=progress.attempt,
             started=progress.started,
-            fingerprint=progress.fingerprint,
+            fingerprint=progress.question.fingerprint,
         )
 
     def _end(
@@ -294,9 +305,11 @@ class MissionState:
             finish_reason=progress.finish_reason,
             usage=progress.usage,
             error=error,
-            fingerprint=progress.fingerprint,
+            fingerprint=progress.question.fingerprint,
         )
         self.outcomes[node_id] = outcome
+        self._prompts.forget(progress.question)
+        progress.question = NOTHING
         progress.texts.clear()
         log = Log(NodeEnded(node_id, outcome))
         stop = status is NodeStatus.CANCELLED and was_running
@@ -306,17 +319,21 @@ class MissionState:
         """What a node's end does to the rest of the mission."""
         if outcome.has_result:
             return self._start(self._release(node_id), now)
-        ends_all = self._graph.nodes[node_id].on_error.action == "fail"
-        if outcome.status is NodeStatus.FAILED and ends_all:
+        if outcome.status is NodeStatus.FAILED:
+            return self._after_failure(node_id, now)
+        return self._skip_dependents(node_id, now)
+
+    def _after_failure(self, node_id: str, now: int) -> list[Instruction]:
+        if self._graph.nodes[node_id].on_error.action == "fail":
             why = f'the mission ended because "{node_id}" failed'
             return self._close_all(NodeStatus.CANCELLED, Failure(MISSION_FAILED, why), now)
         return self._skip_dependents(node_id, now)
 
     def _release(self, node_id: str) -> list[str]:
         """Count a result for those that wait for it; who waits for nothing more is ready."""
-        if node_id in self._results:
-            return []  # recalled from an earlier runner: its dependents are counted already
-        self._results[node_id] = self.outcomes[node_id].content
+        if node_id in self._prompts.results or not self.outcomes[node_id].has_result:
+            return []  # recalled from an earlier runner, whose dependents are counted, or failed
+        self._prompts.results[node_id] = self.outcomes[node_id].content
         for dependent in self._graph.dependents[node_id]:
             self._nodes[dependent].open_dependencies -= 1
         return list(filter(self._ready, self._graph.dependents[node_id]))

@@ -20,11 +20,17 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from vision.errors import Overloaded
 from vision.missions import scripts
 from vision.redis_edge import redis_calls
 
 _STREAM: Final = "vision:queue"
 _GROUP: Final = "runners"
+
+# Missions that are queued or run, in all processes together. At a second each and 64 at once, a
+# process works for half an hour at that; what is refused can be sent again, what waits is kept in
+# Redis's memory.
+MAX_QUEUED: Final = 100_000
 
 # Hand-overs in a row of a mission that nobody began: a rolling restart of as many processes.
 MAX_REPLACED: Final = 32
@@ -69,9 +75,11 @@ class MissionQueue:
                     raise
 
     async def offer(self, mission_id: str) -> None:
-        """Queue a mission."""
+        """Queue a mission. Raises `Overloaded` when too many wait already."""
         async with redis_calls():
-            await self._redis.xadd(_STREAM, {"mission": mission_id})
+            queued = await self._redis.eval(scripts.OFFER, 1, _STREAM, mission_id, MAX_QUEUED)
+        if not queued:
+            raise Overloaded(f"{MAX_QUEUED} missions are queued; try again a little later")
 
     async def left_over(self, count: int) -> list[Ticket]:
         """What this consumer had claimed before its process started."""

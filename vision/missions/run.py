@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import asdict
+from itertools import islice
+from typing import Final
 
 import structlog
 
@@ -42,6 +44,9 @@ from vision.models.upstream import Models
 
 _logger = structlog.get_logger(__name__)
 
+# Attempts that begin in one turn of the loop: some 30 us each.
+SLICE: Final = 64
+
 
 def now_ms() -> int:
     """Milliseconds since the epoch, in UTC."""
@@ -68,6 +73,8 @@ class MissionRun:
         ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.writing = Writing(claim.mission_id, claim.epoch, claim.seq, ended)
         self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, StartAttempt] = {}  # to begin, in order
+        self._beginning: asyncio.Handle | None = None
         self._opening: Stimulus = Begin(now_ms())
         if claim.claims > MAX_CLAIMS:
             self._opening = GiveUp(_lost_runners(claim.claims - 1), now_ms())
@@ -88,11 +95,26 @@ class MissionRun:
                 case Log():
                     self._writer.put(self.writing, instruction.event)
                 case StartAttempt():
-                    attempt = asyncio.create_task(self._attempt(instruction))
-                    attempt.add_done_callback(self._attempt_done)
-                    self._attempts[instruction.node.id] = attempt
+                    self._waiting[instruction.node.id] = instruction
+                    self._begin_soon()
                 case StopAttempt():
-                    self._attempts[instruction.node_id].cancel()
+                    self._waiting.pop(instruction.node_id, None)
+                    if attempt := self._attempts.get(instruction.node_id):
+                        attempt.cancel()
+
+    def _begin_soon(self) -> None:
+        if self._beginning is None:
+            self._beginning = asyncio.get_running_loop().call_soon(self._begin_some)
+
+    def _begin_some(self) -> None:
+        """Begin attempts, in slices: thousands in one turn would hold up everybody else."""
+        self._beginning = None
+        for node_id in list(islice(self._waiting, SLICE)):
+            attempt = asyncio.create_task(self._attempt(self._waiting.pop(node_id)))
+            attempt.add_done_callback(self._attempt_done)
+            self._attempts[node_id] = attempt
+        if self._waiting:
+            self._begin_soon()
 
     async def cancel(self, node_id: str | None) -> None:
         """End the mission or a node of it; returns when that is in the log."""
@@ -105,6 +127,9 @@ class MissionRun:
         await self._writer.settled(self.writing)
 
     async def _stop_attempts(self) -> None:
+        if self._beginning is not None:
+            self._beginning.cancel()
+        self._waiting.clear()
         attempts = list(self._attempts.values())
         for attempt in attempts:
             attempt.cancel()

@@ -58,8 +58,8 @@ class Runner:
     async def run(self) -> None:
         """Take and run missions until cancelled or drained; none is left running."""
         try:
+            await self._persist(self._take_left_over)
             async with asyncio.TaskGroup() as loops:
-                loops.create_task(self._persist(self._take_left_over))
                 loops.create_task(self._forever(self._take))
                 loops.create_task(self._forever(self._take_over))
                 loops.create_task(self._forever(self._renew))
@@ -100,35 +100,38 @@ class Runner:
         """Do one step; while Redis is away, try it again."""
         while True:
             try:
-                return await step()
+                await step()
             except StoreUnavailable as error:
                 self.taking = False
-                _logger.warning("queue_unavailable", step=step.__name__, error=error.message)
+                _logger.warning("queue_unavailable", error=error.message)
                 await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self.taking = not self._draining
+                return
 
     async def _take_left_over(self) -> None:
         await self._queue.prepare()
         for ticket in await self._queue.left_over(self.room):
             self._serve(ticket)
-        self.taking = True
 
     async def _take(self) -> None:
         await self._wait_for_room()
         async with self._looking:
-            if self._draining:
-                return
-            tickets = await self._queue.take(self.room - len(self._tickets), TAKE_WAIT_MS)
-            for ticket in tickets:
-                self._serve(ticket)
-        self.taking = not self._draining
+            if free := self._free():
+                for ticket in await self._queue.take(free, TAKE_WAIT_MS):
+                    self._serve(ticket)
 
     async def _take_over(self) -> None:
         await asyncio.sleep(self._claim_timeout / 2)
-        free = self.room - len(self._tickets)
-        if free > 0:
-            idle_ms = int(self._claim_timeout * 1000)
-            for ticket in await self._queue.take_over(free, idle_ms):
-                self._serve(ticket)
+        async with self._looking:
+            if free := self._free():
+                idle_ms = int(self._claim_timeout * 1000)
+                for ticket in await self._queue.take_over(free, idle_ms):
+                    self._serve(ticket)
+
+    def _free(self) -> int:
+        """Places for more missions. Asked under `_looking`, so that none is given twice."""
+        return 0 if self._draining else max(0, self.room - len(self._tickets))
 
     async def _renew(self) -> None:
         # Three renewals fit into a claim, so that one may be lost.
@@ -142,7 +145,7 @@ class Runner:
             )
 
     async def _wait_for_room(self) -> None:
-        while self._draining or len(self._tickets) >= self.room:
+        while self._draining or not self._free():
             self._freed.clear()
             await self._freed.wait()
 
@@ -173,8 +176,10 @@ class Runner:
             try:
                 ended = await run.run()
             finally:
-                del self.runs[ticket.mission_id]
-                self._hub.disown(ticket.mission_id)
+                # Handed over elsewhere, it may have come back under another entry meanwhile.
+                if self.runs.get(ticket.mission_id) is run:
+                    del self.runs[ticket.mission_id]
+                    self._hub.disown(ticket.mission_id)
             if ended:
                 break
             if not await self._queue.holds(ticket):

@@ -73,6 +73,13 @@ redis.call('HSET', KEYS[1], 'claims', 0, 'status', 'queued')
 return 1
 """
 
+# KEYS: queue. ARGV: mission, how many may be queued. Entries of missions that run are there too.
+OFFER: Final = """
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('XADD', KEYS[1], '*', 'mission', ARGV[1])
+return 1
+"""
+
 # KEYS: queue. ARGV: group, consumer, entries. Renews the claims that are still the consumer's and
 # tells which: one that woke up late must not take back what another has taken over.
 RENEW: Final = """

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from vision.errors import (
     InvalidRequest,
+    Overloaded,
     StoreUnavailable,
     UnknownMission,
     UnknownNode,
@@ -104,7 +105,7 @@ class Missions:
 
         Nodes that ask the same as in the base mission keep its results. With a key that was used
         before, the mission is the one that it stood for. Raises `InvalidRequest`,
-        `UnknownMission` for the base, `IdempotencyConflict` and `StoreUnavailable`.
+        `UnknownMission` for the base, `IdempotencyConflict`, `Overloaded` and `StoreUnavailable`.
         """
         self.check(prompt_list)
         if base_mission_id is not None:
@@ -130,7 +131,7 @@ class Missions:
     async def _offer(self, mission_id: str) -> None:
         try:
             await self._queue.offer(mission_id)
-        except StoreUnavailable:
+        except (StoreUnavailable, Overloaded):
             await self._log.forget(mission_id)
             raise
 

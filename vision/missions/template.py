@@ -36,6 +36,12 @@ class Template:
         before = [results[name] for name in dependencies if name not in named]
         return BLANK_LINE.join([*before, "".join(self._parts(results))])
 
+    def length(self, results: Mapping[str, str], dependencies: Sequence[str]) -> int:
+        """How long the prompt will be, at most a few blank lines less, without making it."""
+        named = frozenset(self.names)
+        before = sum(len(results[name]) for name in dependencies if name not in named)
+        return before + sum(map(len, self.texts)) + sum(len(results[name]) for name in self.names)
+
     def _parts(self, results: Mapping[str, str]) -> Iterator[str]:
         yield self.texts[0]
         for name, text in zip(self.names, self.texts[1:], strict=True):

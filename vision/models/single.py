@@ -7,13 +7,17 @@ may still succeed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from vision.errors import InvalidRequest
+from vision.errors import InvalidRequest, Overloaded
 from vision.models.call import Completion, check_single_params, single_call
 from vision.models.catalog import Catalog
 from vision.models.options import DEFAULT_RETRIES, split_options, with_timeout
 from vision.models.upstream import Models
+
+# Calls that may wait for a place at an upstream. At a second for each call and 64 places, the last
+# one waits a quarter of a minute; more would wait longer than their clients do.
+MAX_WAITING: Final = 1000
 
 
 class SinglePrompt:
@@ -33,6 +37,8 @@ class SinglePrompt:
         if "onError" in options:
             raise InvalidRequest("only the nodes of a graph have it", path="params.onError")
         check_single_params(route, params, path="params")
+        if self._models.limiters[route.upstream].waiting >= MAX_WAITING:
+            raise Overloaded(f"too many requests wait for {model}; try again a little later")
         timeouts = with_timeout(self._catalog.upstream(route).timeouts, options.get("timeout"))
         retries = int(options.get("retries", DEFAULT_RETRIES))
         return await self._models.complete(single_call(route, params), timeouts, retries)
