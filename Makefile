@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/lock/run.txt deploy/lock/dev.txt deploy/lock/model.txt
-SOURCES := vision handlers server.py tests
+SOURCES := vision handlers server.py tests benchmarks
 
 .PHONY: run test check install lock format clean
 
