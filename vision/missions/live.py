@@ -11,7 +11,8 @@ carries what runners have to know at once: that a client cancels something, wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from vision.errors import StoreUnavailable
 from vision.missions.events import Batch
@@ -94,7 +97,7 @@ class LiveFeed:
         try:
             async with redis_calls():
                 await pubsub.ssubscribe(_CONTROL)
-            async with asyncio.TaskGroup() as group:
+            async with _without_reconnecting(pubsub), asyncio.TaskGroup() as group:
                 group.create_task(self._keep_joined(pubsub))
                 group.create_task(self._read(pubsub))
         except* StoreUnavailable as errors:
@@ -136,3 +139,21 @@ class LiveFeed:
             self.listeners.look(mission_id)
         elif message["type"] == "smessage":
             self.listeners.batch(mission_id, parse_live(message["data"]))
+
+
+@asynccontextmanager
+async def _without_reconnecting(pubsub: PubSub) -> AsyncIterator[None]:
+    """A lost connection is an error, with which the listening begins anew.
+
+    Left to itself the client reconnects in whichever task calls it: the one that reads and the one
+    that joins would do so at once, each with a connection of its own, one of which is then lost.
+    """
+    connection = pubsub.connection
+    if connection is None:  # of a cluster's client, which has one for each shard
+        yield
+        return
+    retry, connection.retry = connection.retry, Retry(NoBackoff(), 0, supported_errors=())
+    try:
+        yield
+    finally:
+        connection.retry = retry  # the client may use it again
