@@ -33,13 +33,15 @@ class Pace:
 
     `answer` is what both gateways' documentation advises, from connecting to the last byte; `bill`
     likewise for a download. `pauses` between attempts are short, because a client waits for its
-    code meanwhile, and few, because the reconciler comes back anyway.
+    code meanwhile, and few, because the reconciler comes back anyway. `refresh` is how soon after
+    one download of certificates there may be another: what was refused is repeated after 15 s.
     """
 
     connect: float = 3.0
     answer: float = 6.0
     bill: float = 120.0
     pauses: tuple[float, ...] = (0.1, 0.5)
+    refresh: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,41 +1,24 @@
-"""How amounts and times look on the gateways' wires, and nothing else.
+"""How moments look on the gateways' wires.
 
-The law: money is whole fen inside and text with two decimals (yuan) on some wires; between them
-there are only integers and digits, never a float, and a text that is not exactly an amount is
-refused. Times are milliseconds since the epoch inside; the gateways write the clock of UTC+8.
-
-All readers raise ValueError with what was wrong.
+The law: inside, a moment is a whole number of milliseconds since the epoch; the gateways write the
+clock of UTC+8, with or without saying so. What they write has no milliseconds: writing cuts them
+off, reading gives 0. All readers raise ValueError with what was wrong.
 """
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Final
 
 # China has one clock and no summer time; both gateways count days by it.
 BEIJING: Final = timezone(timedelta(hours=8))
 
-# At most 13 digits of yuan: more money than there is, and far inside a 64-bit integer.
-_YUAN: Final = re.compile(r"(-?)([0-9]{1,13})(?:\.([0-9]{1,2}))?")
 _CLOCK: Final = "%Y-%m-%d %H:%M:%S"
 
 
-def yuan_text(fen: int) -> str:
-    """12345 fen as `123.45`. Raises ValueError below zero."""
-    if fen < 0:
-        raise ValueError(f"{fen} fen is not an amount to ask for")
-    return f"{fen // 100}.{fen % 100:02d}"
-
-
-def fen_of(yuan: str) -> int:
-    """`123.45`, `123.4`, `123` or `-0.01` yuan as fen."""
-    match = _YUAN.fullmatch(yuan)
-    if match is None:
-        raise ValueError(f'"{yuan[:40]}" is not an amount in yuan')
-    sign, whole, part = match.groups()
-    fen = int(whole) * 100 + int((part or "").ljust(2, "0"))
-    return -fen if sign else fen
+def now_ms(seconds: float) -> int:
+    """What `time.time()` gives, in whole milliseconds."""
+    return int(seconds * 1000)
 
 
 def beijing_text(ms: int) -> str:
