@@ -56,7 +56,8 @@ local head = redis.call('HMGET', KEYS[1], 'status', 'seq', 'spec', 'entry')
 if head[1] ~= 'queued' and head[1] ~= 'running' then return {} end
 local claims = 0
 if ARGV[2] ~= '' then
-  if head[4] and not string.find(ARGV[2] .. ' ' .. ARGV[3], head[4], 1, true) then return {} end
+  local entries = ' ' .. ARGV[2] .. ' ' .. ARGV[3] .. ' '
+  if head[4] and not string.find(entries, ' ' .. head[4] .. ' ', 1, true) then return {} end
   redis.call('HSET', KEYS[1], 'entry', ARGV[2])
   claims = redis.call('HINCRBY', KEYS[1], 'claims', 1)
 end

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tests.unit.missions.playing import Play, diamond, prompt
-from vision.missions.events import NodeStatus, Outcome
+from tests.unit.missions.playing import Play, diamond, prompt, recorded
+from vision.missions.events import Failure, NodeStatus, Outcome
 from vision.missions.graph import build_graph
+from vision.missions.stimuli import GiveUp
 
 
 def outcome(status: NodeStatus, content: str = "", attempts: int = 1) -> Outcome:
@@ -58,3 +59,40 @@ def test_cancel_of_a_node_that_was_cut_off_voids_its_text_first():
     """Whoever cancels has not got the text that subscribers saw, so its outcome is empty."""
     play = Play(diamond(), {"a": outcome(NodeStatus.RUNNING)}).cancel("a")
     assert play.seen[:2] == ["a[restarted]", "a[cancelled]"]
+
+
+# --- a mission that is given up -------------------------------------------------------------------
+
+LOST = Failure("runner_lost", "why")
+
+
+def test_mission_that_is_given_up_fails_with_the_reason_at_every_node_that_has_not_ended():
+    play = Play(diamond())
+    play.tell(GiveUp(LOST, play.now))
+    assert play.seen == ["a[failed]", "b[failed]", "c[failed]", "d[failed]", "[failed]"]
+    assert {outcome.error for outcome in play.state.outcomes.values()} == {LOST}
+    assert play.starts == []
+
+
+def test_what_had_ended_before_the_mission_was_given_up_keeps_its_outcome():
+    first = Play(diamond()).begin().succeed("a", "A").arrive("b", "part")
+    second = Play(diamond(), recorded(first.log), list(first.log))
+    second.tell(GiveUp(LOST, second.now))
+    assert second.seen[len(first.seen) :] == [
+        "b[restarted]",
+        "b[failed]",
+        "c[restarted]",
+        "c[failed]",
+        "d[failed]",
+        "[failed]",
+    ]
+    assert second.state.outcomes["a"].content == "A"
+    assert second.text_of("b") == second.state.outcomes["b"].content == ""
+
+
+def test_mission_of_which_all_had_ended_is_only_finished_when_it_is_given_up():
+    first = Play(diamond()).begin().succeed("a").succeed("b").succeed("c").succeed("d")
+    second = Play(diamond(), recorded(first.log), first.log[:-1])
+    second.tell(GiveUp(LOST, second.now))
+    assert second.seen[-1] == "[succeeded]"
+    assert second.finished

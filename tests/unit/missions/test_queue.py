@@ -8,8 +8,9 @@ import pytest
 from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
-from vision.errors import StoreUnavailable
-from vision.missions.queue import MissionQueue, Ticket
+from vision.errors import Overloaded, StoreUnavailable
+from vision.missions import queue as queue_module
+from vision.missions.queue import MAX_REPLACED, Backlog, MissionQueue, Ticket
 from vision.redis_edge import connect
 
 NO_WAIT = 1
@@ -174,3 +175,75 @@ async def age(client: Redis, milliseconds: int) -> None:
             idle=milliseconds,
             justid=True,
         )
+
+
+# --- hand-overs and the backlog -------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_renewing_tells_what_is_kept_and_takes_nothing_back(
+    here: MissionQueue, there: MissionQueue
+):
+    await offer(here, "a", "b")
+    tickets = await here.take(2, NO_WAIT)
+    [lost] = await there.take_over(1, 0)
+    [kept] = [ticket for ticket in tickets if ticket != lost]
+    assert await here.renew(tickets) == {kept}
+    assert not await here.holds(lost)
+    assert await there.holds(lost)
+
+
+@pytest.mark.gen_test
+async def test_mission_that_is_handed_over_can_be_taken_at_once_and_names_what_it_replaces(
+    here: MissionQueue, there: MissionQueue
+):
+    await here.offer("a")
+    [ticket] = await here.take(1, NO_WAIT)
+    await here.hand_over(ticket)
+    assert not await here.holds(ticket)
+    [first] = await there.take(1, NO_WAIT)
+    assert first == Ticket(first.entry_id, "a", ticket.entry_id)
+    await there.hand_over(first)
+    [second] = await here.take(1, NO_WAIT)
+    assert second.replaces.split() == [first.entry_id, ticket.entry_id]
+
+
+@pytest.mark.gen_test
+async def test_hand_overs_that_are_remembered_are_bounded(here: MissionQueue):
+    await here.offer("a")
+    for _ in range(MAX_REPLACED + 5):
+        [ticket] = await here.take(1, NO_WAIT)
+        await here.hand_over(ticket)
+    [ticket] = await here.take(1, NO_WAIT)
+    assert len(ticket.replaces.split()) == MAX_REPLACED
+
+
+@pytest.mark.gen_test
+async def test_backlog_counts_what_waits_and_what_is_claimed(here: MissionQueue, client: Redis):
+    assert await here.backlog() == Backlog(waiting=0, claimed=0, since_ms=None)
+    await offer(here, "a", "b", "c")
+    entries = [int(entry_id.split(b"-")[0]) for entry_id, _ in await client.xrange("vision:queue")]
+    assert await here.backlog() == Backlog(waiting=3, claimed=0, since_ms=entries[0])
+    tickets = await here.take(2, NO_WAIT)
+    assert await here.backlog() == Backlog(waiting=1, claimed=2, since_ms=entries[2])
+    for ticket in [*tickets, *await here.take(1, NO_WAIT)]:
+        await here.done(ticket)
+    assert await here.backlog() == Backlog(waiting=0, claimed=0, since_ms=None)
+
+
+@pytest.mark.gen_test
+async def test_queue_is_bounded_and_takes_again_what_has_room(
+    here: MissionQueue, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(queue_module, "MAX_QUEUED", 2)
+    await offer(here, "a", "b")
+    with pytest.raises(Overloaded, match="2 missions are queued; try again"):
+        await here.offer("c")
+    [ticket] = await here.take(1, NO_WAIT)
+    with pytest.raises(Overloaded):
+        await here.offer("c")  # one that runs counts as well
+    await here.hand_over(ticket)  # and is not refused when it is handed over
+    [ticket] = await here.take(1, NO_WAIT)
+    await here.done(ticket)
+    await here.offer("c")
+    assert missions(await here.take(3, NO_WAIT)) == ["a", "c"]
