@@ -212,6 +212,12 @@ async def test_another_sites_page_cannot_connect(api: Api, base_url: str) -> Non
             pass
 
     assert refused.value.response.status_code == 403
+    assert json.loads(refused.value.response.body)["error"]["code"] == "origin_refused"
+
+
+async def test_the_servers_own_page_connects(api: Api, base_url: str) -> None:
+    async with open_socket(base_url, origin=base_url) as socket:
+        assert (await socket.ask(type="ping"))["type"] == "pong"
 
 
 @pytest.mark.parametrize(
