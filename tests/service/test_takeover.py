@@ -17,6 +17,7 @@ import pytest
 from tests.contract.conftest import chat, contents_of
 from tests.processes import ServerProcess, UpstreamProcess
 from tests.service.calling import call, first_events, generate, watch
+from tests.service.partition import Proxy
 from tests.valkeys import Valkey, until
 
 CLAIM_SECONDS = 1
@@ -82,8 +83,9 @@ def test_a_killed_processs_missions_go_on_elsewhere_and_finished_nodes_are_not_r
 
 
 def test_a_frozen_processs_late_writes_are_refused(site: Site) -> None:
+    long = "long [[tokens=140 delay=0.05]]"  # still running when the process thaws
     with site.server("one") as one:
-        mission_id = generate(one, chat("a", SLOW))
+        mission_id = generate(one, chat("a", long))
         first_events(one, mission_id, 3)
         os.kill(one.pid, signal.SIGSTOP)
         with site.server("two") as two:
@@ -93,11 +95,33 @@ def test_a_frozen_processs_late_writes_are_refused(site: Site) -> None:
             events = watch(two, mission_id)
 
             check(events)
-            assert contents_of(events)["a"].count("w") == contents_of(events)["a"].count("w")
+            assert len(contents_of(events)["a"].split()) == 140
             assert site.epoch(mission_id) == 2
             assert watch(one, mission_id) == events
             # The old runner has closed its call: it was told, or found out with its next write.
-            site.upstream.wait_closed(SLOW, seconds=CLAIM_SECONDS + 2)
+            site.upstream.wait_closed(long, seconds=CLAIM_SECONDS + 2)
+
+
+def test_a_process_that_lost_its_redis_is_replaced_and_its_late_writes_are_refused(
+    site: Site,
+) -> None:
+    with Proxy(site.valkey.port) as proxy:
+        url = f"--redis-url=redis://127.0.0.1:{proxy.port}"
+        flags = [f"--models={site.models}", f"--claim-timeout={CLAIM_SECONDS}"]
+        with ServerProcess(site.folder / "cut off", url, *flags) as one:
+            mission_id = generate(one, chat("a", SLOW))
+            first_events(one, mission_id, 3)
+            with site.server("two") as two:
+                proxy.cut()
+                until(lambda: site.epoch(mission_id) == 2)
+                proxy.heal()
+
+                events = watch(two, mission_id)
+
+                check(events)
+                assert site.epoch(mission_id) == 2
+                until(lambda: metric(one, "vision_missions_running") == 0)
+                assert watch(one, mission_id) == events
 
 
 def test_work_is_shared_and_a_full_process_leaves_the_queue_to_the_others(site: Site) -> None:
