@@ -9,7 +9,6 @@ Pure. Source: payment-protocols, "WeChat Pay API v3, Native".
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
@@ -169,7 +168,7 @@ def read_bill(content: bytes) -> Sequence[BillLine]:
     """
     try:
         return list(_bill_lines(content.decode()))
-    except (KeyError, ValueError, csv.Error) as error:
+    except (KeyError, ValueError) as error:
         raise GatewayUnavailable(f"wechat's bill cannot be read: {error}") from error
 
 
@@ -230,12 +229,14 @@ def _refund(refund: _Refund) -> RefundStanding:
 
 
 def _bill_lines(text: str) -> Iterator[BillLine]:
-    rows = csv.reader(text.removeprefix("\ufeff").splitlines())
-    names = next(rows, [])
-    for row in rows:
-        if not row or not row[0].startswith("`"):
+    lines = text.removeprefix("\ufeff").splitlines()
+    names = lines[0].split(",") if lines else []
+    for line in lines[1:]:
+        if not line.startswith("`"):
             return  # the sums begin
-        cells = dict(zip(names, (cell.removeprefix("`").strip() for cell in row), strict=True))
+        # Only the backtick makes a comma a separator: a product's name may have commas.
+        values = (value.strip() for value in line[1:].split(",`"))
+        cells = dict(zip(names, values, strict=True))
         if cells["交易状态"] == "SUCCESS":
             yield _bill_line(cells, "payment", cells["订单金额"], None)
         elif cells["交易状态"] == "REFUND":
