@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from vision.errors import SettingError
 from vision.redis_url import parse_redis_url
@@ -82,6 +83,21 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return reader
 
 
+def switch(text: str) -> bool:
+    """`true` or `false`."""
+    if text not in {"true", "false"}:
+        raise ValueError("is neither true nor false")
+    return text == "true"
+
+
+def base_url(text: str) -> str:
+    """The address of a server, with a path or without, and nothing behind it."""
+    parts = urlsplit(text)  # ValueError for half of an IPv6 address
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "?" in text or "#" in text:
+        raise ValueError("is not an https://host or http://host URL without a query")
+    return text.rstrip("/")
+
+
 def path(text: str) -> Path:
     """A path, `~` included."""
     if not text or "\0" in text:
@@ -103,6 +119,11 @@ def keys(text: str) -> tuple[str, ...]:
                 f"key {number} is not usable: a key is one or more visible ASCII characters"
             )
     return found
+
+
+def optional_keys(text: str) -> tuple[str, ...]:
+    """The same, or none at all."""
+    return keys(text) if text.strip() else ()
 
 
 def redis_url(text: str) -> str:

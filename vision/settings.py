@@ -66,6 +66,18 @@ class Settings:
         "the keys that clients may use, separated by commas; the default is for loopback only",
         secret=True,
     )
+    payment_keys: tuple[str, ...] = _setting(
+        read.optional_keys,
+        "",
+        "the keys of internal callers that tell of payments (/api/payment/notify)",
+        secret=True,
+    )
+    admin_keys: tuple[str, ...] = _setting(
+        read.optional_keys,
+        "",
+        "the keys of those who may refund, and change products and promotion codes",
+        secret=True,
+    )
     log_format: str = _setting(
         read.one_of("text", "json"), "text", "how log lines look: text (for people) or json"
     )
@@ -91,6 +103,55 @@ class Settings:
     )
     key_subscriptions: int = _setting(
         read.at_least(1), "50000", "the most subscriptions of one key's sockets on this process"
+    )
+    production: bool = _setting(
+        read.switch, "false", "true refuses what is only for trying out, such as the sandbox"
+    )
+    wechat_merchant_id: str = _setting(str, "", "the merchant's number at WeChat Pay (mchid)")
+    wechat_app_id: str = _setting(str, "", "the app's id at WeChat Pay (appid)")
+    wechat_private_key: Path | None = _setting(
+        read.optional_path, "", "the merchant's private key, a PEM file (apiclient_key.pem)"
+    )
+    wechat_certificate: Path | None = _setting(
+        read.optional_path, "", "the merchant's certificate, a PEM file (apiclient_cert.pem)"
+    )
+    wechat_api_v3_key: str = _setting(str, "", "the merchant's API v3 key, 32 bytes", secret=True)
+    wechat_public_key: Path | None = _setting(
+        read.optional_path,
+        "",
+        "WeChat Pay's public key, a PEM file; without it certificates are fetched",
+    )
+    wechat_public_key_id: str = _setting(
+        str, "", "the id of WeChat Pay's public key: PUB_KEY_ID_..."
+    )
+    wechat_notify_url: str = _setting(
+        str, "", "where WeChat Pay sends notifications: https, no query"
+    )
+    wechat_gateway_url: str = _setting(
+        read.base_url, "https://api.mch.weixin.qq.com", "the address of WeChat Pay, or of a proxy"
+    )
+    alipay_app_id: str = _setting(str, "", "the app's id at Alipay (app_id)")
+    alipay_seller_id: str = _setting(str, "", "the merchant's number at Alipay (seller_id)")
+    alipay_private_key: Path | None = _setting(
+        read.optional_path, "", "the app's private key, PEM or bare base64"
+    )
+    alipay_public_key: Path | None = _setting(
+        read.optional_path, "", "public-key mode: Alipay's public key, PEM or bare base64"
+    )
+    alipay_app_certificate: Path | None = _setting(
+        read.optional_path, "", "certificate mode: the app's certificate (appCertPublicKey)"
+    )
+    alipay_certificate: Path | None = _setting(
+        read.optional_path, "", "certificate mode: Alipay's certificate; two during a change"
+    )
+    alipay_root_certificate: Path | None = _setting(
+        read.optional_path, "", "certificate mode: Alipay's root certificates (alipayRootCert)"
+    )
+    alipay_notify_url: str = _setting(str, "", "where Alipay sends notifications: https, no query")
+    alipay_gateway_url: str = _setting(
+        read.base_url,
+        "https://openapi.alipay.com/gateway.do",
+        "the address of Alipay's gateway, of its sandbox, or of a proxy",
     )
     openai_api_key: str | None = field(default=None, repr=False)
 

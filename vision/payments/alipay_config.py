@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
@@ -30,6 +30,7 @@ from vision.payments.keys import (
     rsa_key,
 )
 from vision.payments.wechat_config import checked_notify_url
+from vision.settings import Settings
 
 GATEWAY_URL: Final = "https://openapi.alipay.com/gateway.do"
 # In public-key mode Alipay's key has no number.
@@ -49,6 +50,21 @@ class AlipayFiles:
     root_certificate: Path | None = None
     notify_url: str = ""
     gateway_url: str = GATEWAY_URL
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The settings of this gateway."""
+        return cls(
+            app_id=settings.alipay_app_id,
+            seller_id=settings.alipay_seller_id,
+            private_key=settings.alipay_private_key,
+            public_key=settings.alipay_public_key,
+            app_certificate=settings.alipay_app_certificate,
+            certificate=settings.alipay_certificate,
+            root_certificate=settings.alipay_root_certificate,
+            notify_url=settings.alipay_notify_url,
+            gateway_url=settings.alipay_gateway_url,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -24,6 +24,7 @@ from vision.payments.keys import (
     rsa_key,
 )
 from vision.payments.wechat_signing import PUBLIC_KEY_PREFIX, Merchant, normal_serial
+from vision.settings import Settings
 
 GATEWAY_URL: Final = "https://api.mch.weixin.qq.com"
 # AES-256.
@@ -44,6 +45,21 @@ class WechatFiles:
     public_key_id: str = ""
     notify_url: str = ""
     gateway_url: str = GATEWAY_URL
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The settings of this gateway."""
+        return cls(
+            merchant_id=settings.wechat_merchant_id,
+            app_id=settings.wechat_app_id,
+            private_key=settings.wechat_private_key,
+            certificate=settings.wechat_certificate,
+            api_v3_key=settings.wechat_api_v3_key,
+            public_key=settings.wechat_public_key,
+            public_key_id=settings.wechat_public_key_id,
+            notify_url=settings.wechat_notify_url,
+            gateway_url=settings.wechat_gateway_url,
+        )
 
 
 @dataclass(frozen=True, slots=True)
