@@ -25,7 +25,7 @@ from vision.missions.log import MAX_CLAIMS, Append, Claim, MissionLog, Spec, enc
 from vision.missions.queue import MissionQueue, Ticket
 
 SLOW = "[[tokens=3 delay=0.02]]"
-STUCK = "[[hang=true]]"
+STUCK = "[[stop_after=1 hang=true]]"
 
 # Longer than any test: a mission that goes on has not waited for a claim to run out.
 NEVER = 3600.0
@@ -114,7 +114,7 @@ async def test_mission_of_a_crashed_process_is_taken_over_and_what_had_finished_
 async def test_process_that_comes_back_takes_up_at_once_what_it_had(
     team: Team, upstream: ScriptedUpstream
 ):
-    upstream.on("go", Reply(hang=True), Reply())
+    upstream.on("go", Reply(stop_after=1, hang=True), Reply())
     process = await team.process(claim_timeout=NEVER)
     mission_id = await process.begin(chat("a", "go"))
     await upstream.wait_requests(1)
@@ -127,13 +127,14 @@ async def test_process_that_comes_back_takes_up_at_once_what_it_had(
 async def test_mission_whose_claim_was_lost_is_stopped_here_and_writes_nothing_more(
     team: Team, upstream: ScriptedUpstream, client: Redis
 ):
-    process = await team.process(claim_timeout=0.3)
+    # It learns of it after a third of that time; the thief keeps the mission for all of it.
+    process = await team.process(claim_timeout=1.5)
     mission_id = await process.begin(chat("a", STUCK))
     await process.told(mission_id, "a")
     before = await client.hgetall(f"vision:{{{mission_id}}}:head")
     [entry] = await client.xrange("vision:queue")
     await client.xclaim("vision:queue", "runners", "thief", 0, [entry[0]])
-    await upstream.wait_closed(1)
+    await upstream.wait_closed(1, timeout=1.5)
     await until(lambda: mission_id not in process.runs)
     assert await client.hgetall(f"vision:{{{mission_id}}}:head") == before
     assert not await queue_is_empty(client)

@@ -15,7 +15,7 @@ from vision.errors import UnknownMission, UnknownNode
 from vision.missions import service as service_module
 from vision.missions.live import Wish
 
-STUCK = "[[hang=true]]"
+STUCK = "[[stop_after=1 hang=true]]"
 SILENT = "[[before_first=60]]"
 NEVER = 3600.0
 
@@ -174,6 +174,7 @@ async def test_cancelling_again_and_from_everywhere_at_once_ends_the_mission_onc
 async def test_what_is_not_there_cannot_be_cancelled(team: Team, upstream: ScriptedUpstream):
     process = await team.process()
     mission_id = await process.begin(chat("a", f"{STUCK} go"))
+    await process.told(mission_id, "a")
     with pytest.raises(UnknownMission):
         await process.services.missions.cancel("nobody", None)
     with pytest.raises(UnknownNode):
