@@ -19,6 +19,7 @@ from typing import Any, Final
 import tornado.web
 
 from vision.errors import (
+    Forbidden,
     IdempotencyConflict,
     InvalidRequest,
     LimitReached,
@@ -37,6 +38,7 @@ _STATUS: Final[Mapping[type[VisionError], int]] = {
     RequestTooLarge: 413,
     InvalidRequest: 400,
     Unauthorized: 401,
+    Forbidden: 403,
     UnknownMission: 404,
     UnknownNode: 404,
     UnknownCursor: 400,

@@ -7,7 +7,7 @@ further; whatever a handler raises is answered in the documented shape.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 import structlog
@@ -17,6 +17,7 @@ from tornado.http1connection import HTTP1Connection
 from handlers.answers import failure, retry_after_of, status_of, success
 from handlers.context import Context
 from handlers.validation import parse_object
+from vision.access import Role
 from vision.errors import InvalidRequest, RequestTooLarge, VisionError
 from vision.missions.idempotency import IdempotencyKey
 
@@ -30,7 +31,9 @@ JSON: Final = "application/json; charset=UTF-8"
 
 @tornado.web.stream_request_body
 class ApiHandler(tornado.web.RequestHandler):
-    """A handler behind `Authorization: Vision <key>`."""
+    """A handler behind `Authorization: Vision <key>`, with a key of its role."""
+
+    role: ClassVar[Role] = Role.CLIENT
 
     def initialize(self, context: Context) -> None:
         self.services = context.services
@@ -52,7 +55,7 @@ class ApiHandler(tornado.web.RequestHandler):
 
     async def authenticate(self) -> str:
         """A name for who asks. Raises `Unauthorized` unless the request carries a key of ours."""
-        return self.services.keys.check(self.request.headers.get("Authorization"))
+        return self.services.keys.check(self.request.headers.get("Authorization"), self.role)
 
     def _refuse_large_body(self) -> None:
         length = self.request.headers.get("Content-Length", "0")
@@ -91,6 +94,10 @@ class ApiHandler(tornado.web.RequestHandler):
         if not value:
             raise InvalidRequest("is missing", path=name)
         return value
+
+    def query_optional(self, name: str) -> str | None:
+        """A query parameter that may be left out, or empty."""
+        return self._query(name) or None
 
     def query_count(self, name: str, default: int) -> int:
         """A query parameter that is a whole number from 0."""

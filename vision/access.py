@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from vision.errors import Unauthorized
+from vision.errors import Forbidden, Unauthorized
 from vision.redis_edge import redis_calls
 
 # A page asks for a ticket just before it connects; a minute covers a slow network and a retry.
@@ -24,29 +25,42 @@ TICKET_SECONDS: Final = 60
 _HOW: Final = "send the header `Authorization: Vision <key>`"
 
 
+class Role(StrEnum):
+    """What a key is for. One key may be for several; none is for all by itself."""
+
+    CLIENT = "client"
+    PAYMENT = "payment"
+    ADMIN = "admin"
+
+
 class Keys:
-    """The keys of this server."""
+    """The keys of this server, by role."""
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    def __init__(self, keys: Mapping[Role, Sequence[str]]) -> None:
         # Hashes have one length, so a comparison does not tell how long a key is.
-        self._hashes = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._hashes = [
+            (hashlib.sha256(key.encode()).digest(), role) for role in Role for key in keys[role]
+        ]
 
-    def check(self, authorization: str | None) -> str:
+    def check(self, authorization: str | None, role: Role = Role.CLIENT) -> str:
         """A name for who holds the key: the same each time, and no secret.
 
-        Raises `Unauthorized` unless the header carries one of the keys.
+        Raises `Unauthorized` unless the header carries one of the keys, and `Forbidden` when that
+        is not a key for this role.
         """
         if not authorization:
             raise Unauthorized(f"the key is missing; {_HOW}")
         scheme, _, key = authorization.partition(" ")
-        if scheme.lower() != "vision" or not self._known(key.strip()):
+        roles = self._roles(key.strip())
+        if scheme.lower() != "vision" or not roles:
             raise Unauthorized(f"the key is not one of this server's; {_HOW}")
+        if role not in roles:
+            raise Forbidden(f"this key is not for this; it takes one with the role {role}")
         return hashlib.sha256(f"owner {key.strip()}".encode()).hexdigest()[:16]
 
-    def _known(self, key: str) -> bool:
+    def _roles(self, key: str) -> set[Role]:
         given = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        matches = [hmac.compare_digest(given, known) for known in self._hashes]
-        return any(matches)
+        return {role for known, role in self._hashes if hmac.compare_digest(given, known)}
 
 
 class Tickets:

@@ -9,6 +9,7 @@ exception (Redis, HTTP, SQL) is translated where it arises, at the edge, and nev
      +-- InvalidRequest        invalid_request      what the client sent is wrong; `path` says where
      |    +-- RequestTooLarge  request_too_large
      +-- Unauthorized          unauthorized
+     +-- Forbidden             forbidden            a key of ours, but not for this
      +-- UnknownMission        unknown_mission      never was, or expired
      +-- UnknownNode           unknown_node
      +-- UnknownCursor         unknown_cursor       beyond the last event
@@ -70,6 +71,12 @@ class Unauthorized(VisionError):
     """No key, or not one of ours."""
 
     code = "unauthorized"
+
+
+class Forbidden(VisionError):
+    """The key is one of ours and has not the role for what was asked."""
+
+    code = "forbidden"
 
 
 class UnknownMission(VisionError):

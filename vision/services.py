@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from vision.access import Keys, Tickets
+from vision.access import Keys, Role, Tickets
 from vision.background import Background
 from vision.children import DataFolder
 from vision.errors import ModelError, SettingError, StoreUnavailable
@@ -147,7 +147,7 @@ def _assemble(  # noqa: PLR0917 -- one call, right above, in which each part has
     live.listeners = Listeners(batch=hub.publish, look=hub.look, cancel=grant)
     return Services(
         settings=settings,
-        keys=Keys(settings.auth_keys),
+        keys=Keys(_keys(settings)),
         tickets=Tickets(redis),
         missions=missions,
         single=SinglePrompt(catalog, models),
@@ -197,6 +197,14 @@ async def _no_local() -> Endpoint:
     raise ModelError(
         "no route leads to the embedded model", code="upstream_unreachable", retryable=False
     )
+
+
+def _keys(settings: Settings) -> dict[Role, tuple[str, ...]]:
+    return {
+        Role.CLIENT: settings.auth_keys,
+        Role.PAYMENT: settings.payment_keys,
+        Role.ADMIN: settings.admin_keys,
+    }
 
 
 def _consumer(folder: DataFolder) -> str:
