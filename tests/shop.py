@@ -180,9 +180,7 @@ class Shop:
     async def count(self, name: str) -> int:
         table = tables.metadata.tables[name]
         query = select(func.count()).select_from(table)
-        return int(
-            await self.database.read(lambda connection: connection.scalar(query)) or 0
-        )
+        return int(await self.database.read(lambda connection: connection.scalar(query)) or 0)
 
     async def column(self, name: str, column: str) -> list[Any]:
         table = tables.metadata.tables[name]

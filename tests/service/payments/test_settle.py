@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.shop import START_MS, Shop, orphans, payment
+from tests.shop import START_MS, Shop, payment
 from vision.payments.entitlement import DAY_MS
 from vision.payments.order import Status
 
