@@ -21,6 +21,7 @@ HIGHEST_PORT = 65535
 # What may stand in a header without quotes (RFC 9110, token68 and more): visible ASCII, no comma,
 # because commas separate the keys.
 KEY = re.compile(r"[!-+\--~]+")
+DATABASE = re.compile(r"mysql\+aiomysql://[^/]+/[^/?]+(\?.*)?|sqlite\+aiosqlite:///.+")
 SIZE = re.compile(r"(\d+) ?(?:([KMG])?(?:i?B)?)", re.IGNORECASE)
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -136,6 +137,15 @@ def redis_url(text: str) -> str:
                 "is not a redis://host, rediss://host, unix:///path, "
                 "redis+sentinel://host:port,host:port/name or redis+cluster://host:port URL"
             ) from None
+    return text
+
+
+def database_url(text: str) -> str:
+    """A URL of a database that the payments run on, or nothing."""
+    if text and not DATABASE.fullmatch(text):
+        raise ValueError(
+            "is not a mysql+aiomysql://user:password@host/name or sqlite+aiosqlite:///path URL"
+        )
     return text
 
 

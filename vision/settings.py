@@ -107,6 +107,15 @@ class Settings:
     production: bool = _setting(
         read.switch, "false", "true refuses what is only for trying out, such as the sandbox"
     )
+    database_url: str = _setting(
+        read.database_url,
+        "",
+        "mysql+aiomysql://user:password@host/name; empty keeps orders in data-dir (SQLite)",
+        secret=True,
+    )
+    order_ttl: float = _setting(
+        read.seconds, "7200", "seconds that an order can be paid; then it is closed"
+    )
     wechat_merchant_id: str = _setting(str, "", "the merchant's number at WeChat Pay (mchid)")
     wechat_app_id: str = _setting(str, "", "the app's id at WeChat Pay (appid)")
     wechat_private_key: Path | None = _setting(
