@@ -36,7 +36,7 @@ from vision.redis_url import parse_redis_url
 
 # More than the longest look into the queue waits (two seconds), so that it is never cut off; a
 # Redis that takes longer than this for an answer is as good as away.
-CALL_SECONDS: Final = 5.0
+CALL_SECONDS: Final = 10.0
 
 # Calls at the same time; more of them wait for one to come back, which takes less than a
 # millisecond. Redis runs one command at a time, so more connections would not make it faster.

@@ -24,6 +24,9 @@ from vision.settings import Settings
 
 KEY = {"Authorization": "Vision chat"}
 
+# A mission of 2,000 nodes takes some seconds; in debug mode, on a busy machine, many times that.
+REQUEST_SECONDS = 60
+
 MODELS = """
 [upstreams.scripted]
 base_url = "{base_url}"
@@ -110,7 +113,12 @@ class Api:
     async def post(self, path: str, body: Any, **headers: str) -> HTTPResponse:
         text = body if isinstance(body, str | bytes) else json.dumps(body)
         return await self.http.fetch(
-            self.base_url + path, method="POST", body=text, headers=KEY | headers, raise_error=False
+            self.base_url + path,
+            method="POST",
+            body=text,
+            headers=KEY | headers,
+            raise_error=False,
+            request_timeout=REQUEST_SECONDS,
         )
 
     async def generate(self, prompt_list: Sequence[dict[str, Any]]) -> str:

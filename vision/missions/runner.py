@@ -22,7 +22,7 @@ from vision.missions.run import MissionRun
 
 _logger = structlog.get_logger(__name__)
 
-# How long one look into the queue waits: under the limit of one Redis call, five seconds.
+# How long one look into the queue waits: under the limit of one Redis call.
 TAKE_WAIT_MS: Final = 2000
 
 # Between two looks while Redis is away, and between two renewals that failed.
