@@ -15,7 +15,7 @@ from datetime import date
 from typing import Final, TypeVar
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vision.errors import StoreUnavailable, VisionError
@@ -110,12 +110,19 @@ class Reconciler:
     async def due(self) -> Sequence[Order]:
         """Unpaid orders that it is time to ask about."""
         orders = tables.orders.c
-        query = store.select_orders().where(
-            orders.status == Status.UNPAID, orders.next_check_at <= self._clock()
-        )
+        due = orders.next_check_at <= self._clock()
+        return await self._unpaid(due, orders.next_check_at)
+
+    async def unpaid(self, after: int) -> Sequence[Order]:
+        """The next unpaid orders behind a number, whether it is time to ask about them or not."""
+        orders = tables.orders.c
+        return await self._unpaid(orders.id > after, orders.id)
+
+    async def _unpaid(self, which: ColumnElement[bool], by: ColumnElement[int]) -> Sequence[Order]:
+        query = store.select_orders().where(tables.orders.c.status == Status.UNPAID, which)
 
         async def act(connection: AsyncConnection) -> list[Order]:
-            rows = await connection.execute(query.order_by(orders.next_check_at).limit(BATCH))
+            rows = await connection.execute(query.order_by(by).limit(BATCH))
             return [store.order_of(row) for row in rows.mappings()]
 
         return await self._database.read(act)
