@@ -202,12 +202,15 @@ async def test_mission_that_is_handed_back_to_the_same_process_runs_once_and_is_
     team: Team, upstream: ScriptedUpstream, client: Redis
 ):
     """It was frozen, another process took over and handed over, before this one noticed."""
+    upstream.on("go", Reply(before_first=0.2), Reply(before_first=0.6))
     process = await team.process(claim_timeout=NEVER)
-    mission_id = await process.begin(chat("a", "[[before_first=0.3]] go"))
+    mission_id = await process.begin(chat("a", "go"))
     await upstream.wait_requests(1)
     [ticket] = process.services.runner._tickets
     await process.services.queue.hand_over(ticket)
     await upstream.wait_requests(2)
+    await until(lambda: ticket not in process.services.runner._tickets)
+    assert mission_id in process.runs
     assert await process.ended(mission_id) == {"": "succeeded", "a": "succeeded"}
     await emptied(client)
     await until(lambda: not process.services.runner._tickets)
@@ -299,3 +302,17 @@ async def test_runner_that_hands_over_in_good_order_is_not_a_lost_one(
     assert await log.release("m", claim.epoch)
     process = await team.process(claim_timeout=0.1)
     assert await process.ended("m") == {"": "succeeded", "a": "succeeded"}
+
+
+@pytest.mark.gen_test
+async def test_drained_process_is_not_a_lost_one(
+    team: Team, upstream: ScriptedUpstream, log: MissionLog, client: Redis
+):
+    upstream.on("go", Reply(stop_after=1, hang=True), Reply())
+    ticket = await offered(log, client, chat("a", "go"))
+    await lose_runners(log, ticket, MAX_CLAIMS - 1)
+    last = await team.process(claim_timeout=0.1)
+    await until(lambda: "m" in last.runs)
+    await last.services.runner.drain()
+    other = await team.process(claim_timeout=NEVER)
+    assert await other.ended("m") == {"": "succeeded", "a": "succeeded"}
