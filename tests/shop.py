@@ -7,6 +7,7 @@ what it was told to say. Time stands still until the test moves it.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from typing import Any
 from sqlalchemy import func, select, text
 
 from vision.payments import migrate, product_store, store, tables
-from vision.payments.checkout import Checkout, OrderRequest
+from vision.payments.checkout import OrderRequest
 from vision.payments.database import Database
 from vision.payments.errors import GatewayUnavailable
 from vision.payments.gateway import (
@@ -31,11 +32,9 @@ from vision.payments.gateway import (
     RefundStanding,
     Standing,
 )
-from vision.payments.internal import InternalNotify
 from vision.payments.order import Order
 from vision.payments.product import Product, PromoCode
-from vision.payments.refunds import Refunds
-from vision.payments.settle import Settler
+from vision.payments.service import assemble
 from vision.payments.store import Case
 
 START_MS = 1_700_000_000_000
@@ -143,17 +142,18 @@ class Shop:
         self.changes: list[Order] = []
         self.database = Database(url)
         self.gateway = ScriptedGateway()
-        gateways: Any = {"alipay": self.gateway}
-        self.settler = Settler(self.database, gateways, self.clock, self.changes.append)
-        self.checkout = Checkout(
+        self.payments = assemble(
             database=self.database,
-            settler=self.settler,
+            gateways={"alipay": self.gateway},
             clock=self.clock,
             changed=self.changes.append,
             order_ttl_ms=TTL_MS,
+            holder=secrets.token_hex(8),
         )
-        self.refunds = Refunds(self.database, self.settler, self.clock, self.changes.append)
-        self.internal = InternalNotify(self.database, self.settler, self.clock)
+        self.settler = self.payments.settler
+        self.checkout = self.payments.checkout
+        self.refunds = self.payments.refunds
+        self.internal = self.payments.internal
 
     def clock(self) -> int:
         return self.now

@@ -14,7 +14,6 @@ import asyncio
 import os
 import secrets
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import date
@@ -26,16 +25,13 @@ from tqdm import tqdm  # type: ignore[import-untyped]  # it has no type informat
 from vision.errors import SettingError, VisionError
 from vision.logs import set_up
 from vision.payments import migrate
-from vision.payments.alipay import AlipayGateway
-from vision.payments.alipay_config import AlipayFiles, load_alipay
+from vision.payments.configured import configured_gateways
 from vision.payments.database import Database, sqlite_url
 from vision.payments.gateway import Channel, Gateway
 from vision.payments.product_store import save
 from vision.payments.products_file import read_goods
 from vision.payments.service import Payments, assemble, clock, open_database
 from vision.payments.store import Case
-from vision.payments.wechat import WechatGateway
-from vision.payments.wechat_config import WechatFiles, load_wechat
 from vision.settings import Settings, load_settings
 
 USAGE: Final = __doc__.split("\n\n", 2)[2].rstrip()
@@ -146,12 +142,7 @@ async def _open(settings: Settings) -> Database:
 
 def _gateways(settings: Settings) -> dict[Channel, Gateway]:
     """The merchants that are configured: the sandbox belongs to a server that runs."""
-    now = time.time()
-    gateways: dict[Channel, Gateway] = {}
-    if (wechat := load_wechat(WechatFiles.of(settings), now)) is not None:
-        gateways["tecent-pay"] = WechatGateway(wechat)
-    if (alipay := load_alipay(AlipayFiles.of(settings), now)) is not None:
-        gateways["alipay"] = AlipayGateway(alipay)
+    gateways = configured_gateways(settings)
     if not gateways:
         raise SettingError("no merchant is configured: set wechat-merchant-id or alipay-app-id")
     return gateways

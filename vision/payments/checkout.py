@@ -128,11 +128,12 @@ class Checkout:
             code_url="",
             fingerprint=_fingerprint(request),
             checks=0,
+            next_check_at=next_check(0, now),
             expires_at=now + self._ttl_ms,
             created_at=now,
             updated_at=now,
         )
-        order = await store.insert_order(connection, order, key, next_check(0, now))
+        order = await store.insert_order(connection, order, key)
         if promo is not None:
             await promo_uses.hold(connection, order, now)
         return order

@@ -82,6 +82,7 @@ class Order:
 
     `days` and `tokens` are what the product granted when it was ordered: a product that changes
     later changes no order. `refunded` is what has been given back; `transaction_id` what paid it.
+    `checks` counts how often the gateway was asked about it, and `next_check_at` is when it is next.
     """
 
     id: int
@@ -106,6 +107,7 @@ class Order:
     code_url: str
     fingerprint: str
     checks: int
+    next_check_at: int
     expires_at: int
     created_at: int
     updated_at: int

@@ -108,12 +108,10 @@ async def _one_order(connection: AsyncConnection, query: Select[Any]) -> Order |
     return None if row is None else order_of(row)
 
 
-async def insert_order(
-    connection: AsyncConnection, order: Order, key: str | None, next_check_at: int
-) -> Order:
+async def insert_order(connection: AsyncConnection, order: Order, key: str | None) -> Order:
     """Write a new order; it, with its number."""
     values = {each.name: getattr(order, each.name) for each in fields(Order) if each.name != "id"}
-    values |= {"idempotency_key": key, "next_check_at": next_check_at}
+    values["idempotency_key"] = key
     result = await connection.execute(insert(tables.orders).values(values))
     key_row = result.inserted_primary_key
     assert key_row is not None  # noqa: S101 -- one row was inserted, so it has a number
