@@ -1,0 +1,1 @@
+"""The gateways against their simulators: real sockets, real processes, independent crypto."""
