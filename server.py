@@ -9,6 +9,7 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import sys
 from typing import Any, Final
 
@@ -74,9 +75,12 @@ async def serve(settings: Settings, folder: DataFolder) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with open_services(settings, folder, os.environ) as services:
+    sockets = _bind(settings)
+    base_url = _base_url(settings, sockets[0].getsockname()[1])
+    async with open_services(settings, folder, os.environ, base_url) as services:
         connections = Connections(Limits(settings.key_connections, settings.key_subscriptions))
-        server = _listen(settings, make_app(services, connections))
+        server = _listen(settings, make_app(services, connections), sockets)
+        _announce(settings, base_url)
         run = asyncio.create_task(services.run(), name="services")
         stopped = asyncio.create_task(stop.wait(), name="stop signal")
         await asyncio.wait({run, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -136,7 +140,15 @@ def _raise_descriptor_limit() -> int:
     return most
 
 
-def _listen(settings: Settings, app: Application) -> HTTPServer:
+def _bind(settings: Settings) -> list[socket.socket]:
+    try:
+        return bind_sockets(settings.port, settings.address, backlog=BACKLOG)
+    except OSError as error:
+        where = f"{settings.address}:{settings.port}"
+        raise SettingError(f"port: cannot listen on {where}: {error.strerror}") from error
+
+
+def _listen(settings: Settings, app: Application, sockets: list[socket.socket]) -> HTTPServer:
     server = BoundedServer(
         app,
         # Bodies are bounded by the handlers, with a proper answer; this is the bound behind theirs.
@@ -144,23 +156,20 @@ def _listen(settings: Settings, app: Application) -> HTTPServer:
         idle_connection_timeout=IDLE_SECONDS,
         body_timeout=BODY_SECONDS,
     )
-    try:
-        sockets = bind_sockets(settings.port, settings.address, backlog=BACKLOG)
-    except OSError as error:
-        where = f"{settings.address}:{settings.port}"
-        raise SettingError(f"port: cannot listen on {where}: {error.strerror}") from error
     server.add_sockets(sockets)
-    _announce(settings, sockets[0].getsockname()[1])
     return server
 
 
-def _announce(settings: Settings, port: int) -> None:
-    """Tell a person at a terminal where the server is and what to try."""
+def _base_url(settings: Settings, port: int) -> str:
     host = settings.address or "127.0.0.1"
-    base = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announce(settings: Settings, base_url: str) -> None:
+    """Tell a person at a terminal where the server is and what to try."""
     default = settings.auth_keys == (DEFAULT_KEY,)
     key = DEFAULT_KEY if default else "<one of your auth-keys>"
-    sys.stdout.write(WELCOME.format(base=base, key=key))
+    sys.stdout.write(WELCOME.format(base=base_url, key=key))
     sys.stdout.flush()
 
 

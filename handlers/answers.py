@@ -33,6 +33,18 @@ from vision.errors import (
     UnknownNode,
     VisionError,
 )
+from vision.payments.errors import (
+    AmbiguousOrder,
+    GatewayRefused,
+    GatewayUnavailable,
+    NotificationRefused,
+    OrderNotPayable,
+    PriceMismatch,
+    PromoCodeRefused,
+    RefundRefused,
+    UnknownOrder,
+    UnknownProduct,
+)
 
 _STATUS: Final[Mapping[type[VisionError], int]] = {
     RequestTooLarge: 413,
@@ -46,6 +58,19 @@ _STATUS: Final[Mapping[type[VisionError], int]] = {
     LimitReached: 429,
     Overloaded: 503,
     StoreUnavailable: 503,
+}
+
+_PAYMENT_STATUS: Final[Mapping[type[VisionError], int]] = {
+    GatewayUnavailable: 503,
+    GatewayRefused: 502,
+    NotificationRefused: 401,
+    UnknownOrder: 404,
+    UnknownProduct: 400,
+    PriceMismatch: 400,
+    PromoCodeRefused: 400,
+    OrderNotPayable: 409,
+    AmbiguousOrder: 409,
+    RefundRefused: 409,
 }
 
 _MODEL_STATUS: Final = {
@@ -80,7 +105,8 @@ def status_of(error: BaseException) -> int:
         return _MODEL_STATUS.get(error.code, 502)
     if isinstance(error, tornado.web.HTTPError):
         return error.status_code
-    return next((_STATUS[cls] for cls in type(error).__mro__ if cls in _STATUS), 500)
+    known = {**_STATUS, **_PAYMENT_STATUS}
+    return next((known[cls] for cls in type(error).__mro__ if cls in known), 500)
 
 
 def retry_after_of(error: BaseException) -> int | None:

@@ -9,6 +9,7 @@ import structlog
 import tornado.web
 
 from handlers.api import UnknownEndpoint
+from handlers.cashier import CashierHandler
 from handlers.completion import (
     CancelHandler,
     GenerateHandler,
@@ -19,6 +20,16 @@ from handlers.connections import Connections
 from handlers.context import Context
 from handlers.health import AliveHandler, ReadyHandler
 from handlers.metrics import MetricsHandler
+from handlers.notify import PATHS, GatewayNotifyHandler, InternalNotifyHandler
+from handlers.payment import (
+    EntitlementsHandler,
+    OrderCreateHandler,
+    OrderHandler,
+    OrdersHandler,
+    QrCodeHandler,
+    RefundHandler,
+)
+from handlers.products import ProductsHandler, PromoCodesHandler
 from handlers.socket import SocketHandler
 from handlers.stream import StreamGenerateHandler, StreamMissionHandler
 from handlers.ticket import TicketHandler
@@ -54,11 +65,25 @@ def routes(context: Context) -> list[Any]:
         (r"/api/completion/st/mission", StreamMissionHandler, ours),
         (r"/api/completion/ws", SocketHandler, ours),
         (r"/api/ticket", TicketHandler, ours),
+        (r"/api/payment/order/create", OrderCreateHandler, ours),
+        (r"/api/payment/order/query-by-id", OrderHandler, ours),
+        (r"/api/payment/order/query", OrdersHandler, ours),
+        (r"/api/payment/order/qrcode", QrCodeHandler, ours),
+        (r"/api/payment/notify", InternalNotifyHandler, ours),
+        *(
+            (f"/api/payment/notify/{path}", GatewayNotifyHandler, ours | {"channel": channel})
+            for path, channel in PATHS.items()
+        ),
+        (r"/api/payment/refund", RefundHandler, ours),
+        (r"/api/payment/entitlements", EntitlementsHandler, ours),
+        (r"/api/payment/products", ProductsHandler, ours),
+        (r"/api/payment/promo-codes", PromoCodesHandler, ours),
+        (r"/api/payment/sandbox", CashierHandler, ours),
         (r"/healthz", AliveHandler, ours),
         (r"/readyz", ReadyHandler, ours),
         (r"/metrics", MetricsHandler, ours),
         (
-            r"/(index\.html|(?:app|view|mission|connection)\.js|style\.css|icon\.svg|)",
+            r"/(index\.html|cashier\.(?:html|js)|(?:app|view|mission|connection)\.js|style\.css|icon\.svg|)",
             PageHandler,
             page,
         ),

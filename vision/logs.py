@@ -14,7 +14,7 @@ import structlog
 from structlog.typing import Processor
 
 # httpx2 and its core log each request a second time, one line per step.
-CHATTY = ("httpx2", "httpcore2", "openai")
+CHATTY = ("httpx2", "httpcore2", "openai", "alembic")
 
 _COMMON: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,

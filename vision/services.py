@@ -32,6 +32,12 @@ from vision.models.catalog import Catalog, Endpoint, default_catalog, load_catal
 from vision.models.local import LocalModel
 from vision.models.single import SinglePrompt
 from vision.models.upstream import Models
+from vision.order_news import OrderNews
+from vision.payments.configured import configured_gateways
+from vision.payments.gateway import Channel
+from vision.payments.order import Order
+from vision.payments.sandbox import SandboxGateway, open_sandbox
+from vision.payments.service import Payments, assemble, clock, open_database
 from vision.redis_edge import connect, redis_calls
 from vision.settings import Settings
 from vision.valkey import EmbeddedValkey
@@ -60,6 +66,10 @@ class Services:
     loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
     redis: Redis
     local: LocalModel | None
+    payments: Payments
+    sandbox: Mapping[Channel, SandboxGateway]  # by channel; none in production
+    news: OrderNews
+    base_url: str  # of this process, for the sandbox
 
     async def run(self) -> None:
         """Write, run, route and hear until cancelled. Owned by the server's main task."""
@@ -87,10 +97,10 @@ class Services:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, folder: DataFolder, environ: Mapping[str, str]
+    settings: Settings, folder: DataFolder, environ: Mapping[str, str], base_url: str
 ) -> AsyncIterator[Services]:
     """Build all parts; close them at the end. `folder` is locked by the caller; `environ` has the
-    keys that a models file names.
+    keys that a models file names; `base_url` is where this process will listen.
 
     Raises `SettingError` for a models file that is wrong, `StoreUnavailable` when the embedded
     Valkey does not come up.
@@ -103,18 +113,28 @@ async def open_services(
         stack.push_async_callback(models.close)
         background = Background()
         stack.push_async_callback(background.close)
-        yield _assemble(settings, folder, catalog, redis, models, local, background)
+        news = OrderNews(redis, background)
+        sandbox, payments = await _open_payments(settings, folder, base_url, news, stack)
+        parts = _Parts(redis, models, local, background, news, payments, sandbox, base_url)
+        yield _assemble(settings, folder, catalog, parts)
 
 
-def _assemble(  # noqa: PLR0917 -- one call, right above, in which each part has its own type
-    settings: Settings,
-    folder: DataFolder,
-    catalog: Catalog,
-    redis: Redis,
-    models: Models,
-    local: LocalModel | None,
-    background: Background,
-) -> Services:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What was opened, and has to be closed."""
+
+    redis: Redis
+    models: Models
+    local: LocalModel | None
+    background: Background
+    news: OrderNews
+    payments: Payments
+    sandbox: Mapping[Channel, SandboxGateway]
+    base_url: str
+
+
+def _assemble(settings: Settings, folder: DataFolder, catalog: Catalog, parts: _Parts) -> Services:
+    redis, models, background = parts.redis, parts.models, parts.background
     ttl_ms = int(settings.mission_ttl * 1000)
     log = MissionLog(redis, mission_ttl_ms=ttl_ms)
     live = LiveFeed(redis)
@@ -156,9 +176,16 @@ def _assemble(  # noqa: PLR0917 -- one call, right above, in which each part has
         queue=queue,
         writer=writer,
         models=models,
-        loops=(writer.run, runner.run, hub.run, live.run),
+        loops=(
+            *(writer.run, runner.run, hub.run, live.run),
+            *(parts.news.run, parts.payments.reconciler.run),
+        ),
         redis=redis,
-        local=local,
+        local=parts.local,
+        payments=parts.payments,
+        sandbox=parts.sandbox,
+        news=parts.news,
+        base_url=parts.base_url,
     )
 
 
@@ -169,6 +196,40 @@ def _catalog(settings: Settings, environ: Mapping[str, str]) -> Catalog:
         return load_catalog(settings.models, environ)
     except SettingError as error:
         raise SettingError(f"models: {error.message}") from None
+
+
+async def _open_payments(
+    settings: Settings,
+    folder: DataFolder,
+    base_url: str,
+    news: OrderNews,
+    stack: AsyncExitStack,
+) -> tuple[Mapping[Channel, SandboxGateway], Payments]:
+    gateways = configured_gateways(settings)
+    for gateway in gateways.values():
+        stack.push_async_callback(gateway.aclose)
+    sandbox: dict[Channel, SandboxGateway] = {}
+    if not settings.production and not gateways:
+        channels: list[Channel] = ["tecent-pay", "alipay"]
+        sandbox = await open_sandbox(folder.path, f"{base_url}/cashier.html", channels)
+    database = await open_database(
+        settings.database_url, folder.path, production=settings.production
+    )
+    stack.push_async_callback(database.close)
+
+    def changed(order: Order) -> None:
+        facts = {"orderId": order.order_id, "uid": order.uid, "status": order.status.value}
+        news.tell(order.uid, facts | {"productId": order.product_id, "refunded": order.refunded})
+
+    payments = assemble(
+        database=database,
+        gateways=gateways | sandbox,
+        clock=clock,
+        changed=changed,
+        order_ttl_ms=int(settings.order_ttl * 1000),
+        holder=_consumer(folder),
+    )
+    return sandbox, payments
 
 
 async def _open_redis(settings: Settings, folder: DataFolder, stack: AsyncExitStack) -> Redis:

@@ -75,13 +75,13 @@ def settings(
 
 
 @pytest.fixture
-def services(io_loop: IOLoop, settings: Settings) -> Iterator[Services]:
+def services(io_loop: IOLoop, settings: Settings, base_url: str) -> Iterator[Services]:
     """All parts of a server, running."""
     stack = AsyncExitStack()
     folder = DataFolder(settings.data_dir)
 
     async def start() -> tuple[Services, asyncio.Task[None]]:
-        opened = await stack.enter_async_context(open_services(settings, folder, {}))
+        opened = await stack.enter_async_context(open_services(settings, folder, {}, base_url))
         return opened, asyncio.create_task(opened.run())
 
     async def stop() -> None:

@@ -126,11 +126,20 @@ class LiveFeed:
             if message is not None:
                 self._hear(message)
 
+    def _hear_wish(self, message: bytes) -> None:
+        try:
+            wish = msgspec.json.decode(message, type=Wish)
+        except msgspec.MsgspecError:
+            # Of a newer version, or not ours: the canceller takes over when nobody answers.
+            _logger.warning("wish_not_understood", size=len(message))
+            return
+        self.listeners.cancel(wish)
+
     def _hear(self, message: dict[str, Any]) -> None:
         name = message["channel"].decode()
         if name == _CONTROL:
             if message["type"] == "smessage":
-                self.listeners.cancel(msgspec.json.decode(message["data"], type=Wish))
+                self._hear_wish(message["data"])
             return
         mission_id = self._wanted.get(name)
         if mission_id is None:

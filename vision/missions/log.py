@@ -17,6 +17,7 @@ Sources: redis.io commands XADD (explicit ids), XRANGE (a missing sequence part 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,7 +29,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from vision.errors import StaleEpoch, StoreUnavailable, UnknownCursor, UnknownMission
 from vision.missions import scripts
-from vision.missions.events import Batch, MissionStatus, Outcome
+from vision.missions.events import Batch, MissionFinished, MissionStatus, Outcome, encode
 from vision.redis_edge import redis_calls, unavailable
 
 _logger = structlog.get_logger(__name__)
@@ -170,6 +171,14 @@ class MissionLog:
             self._sha.clear()
             replies = await self._append_all(appends, await self._load(scripts.APPEND))
         return [_verdict(append, reply) for append, reply in zip(appends, replies, strict=True)]
+
+    async def bury(self, claim: Claim) -> None:
+        """End a mission of which nothing can be read but that it is there."""
+        finished = encode(MissionFinished(MissionStatus.FAILED), claim.mission_id, claim.seq + 1)
+        batch = Batch(claim.seq + 1, [finished], final=True)
+        now = time.time_ns() // 1_000_000
+        failed = MissionStatus.FAILED
+        await self.append([Append(claim.mission_id, claim.epoch, batch, {}, failed, now)])
 
     async def read(self, mission_id: str, after: int) -> Batch:
         """The events behind the cursor, at most a page of them; empty when there are none yet.

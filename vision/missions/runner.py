@@ -16,7 +16,7 @@ import structlog
 
 from vision.errors import StoreUnavailable
 from vision.missions.hub import Hub
-from vision.missions.log import Claim, MissionLog
+from vision.missions.log import MAX_CLAIMS, Claim, MissionLog
 from vision.missions.queue import MissionQueue, Ticket
 from vision.missions.run import MissionRun
 
@@ -24,6 +24,10 @@ _logger = structlog.get_logger(__name__)
 
 # How long one look into the queue waits: under the limit of one Redis call.
 TAKE_WAIT_MS: Final = 2000
+
+# Parts of the claim time: a claim that was not renewed for the first is taken over by the next look.
+SILENT_PART: Final = 0.7
+LOOK_PART: Final = 0.2
 
 # Between two looks while Redis is away, and between two renewals that failed.
 RETRY_SECONDS: Final = 0.5
@@ -50,7 +54,6 @@ class Runner:
         self._tickets: dict[Ticket, asyncio.Task[None]] = {}
         self._freed = asyncio.Event()
         self._draining = False
-        self._looking = asyncio.Lock()
         self.room = room
         self.runs: dict[str, MissionRun] = {}
         self.taking = False  # whether the last look into the queue went well
@@ -70,8 +73,6 @@ class Runner:
         """Take no more, and hand every mission over to whoever has room, at once."""
         self._draining = True
         self.taking = False
-        async with self._looking:
-            pass  # what the last look brought is among the tickets now
         await asyncio.gather(*(self._hand_over(ticket) for ticket in list(self._tickets)))
 
     async def _hand_over(self, ticket: Ticket) -> None:
@@ -116,26 +117,30 @@ class Runner:
 
     async def _take(self) -> None:
         await self._wait_for_room()
-        async with self._looking:
-            if free := self._free():
-                for ticket in await self._queue.take(free, TAKE_WAIT_MS):
-                    self._serve(ticket)
+        await self._accept(await self._queue.take(max(1, self._free()), TAKE_WAIT_MS))
 
     async def _take_over(self) -> None:
-        await asyncio.sleep(self._claim_timeout / 2)
-        async with self._looking:
-            if free := self._free():
-                idle_ms = int(self._claim_timeout * 1000)
-                for ticket in await self._queue.take_over(free, idle_ms):
-                    self._serve(ticket)
+        # Silent for so long, looked for so often: within the claim time it is taken over.
+        await asyncio.sleep(self._claim_timeout * LOOK_PART)
+        if free := self._free():
+            idle_ms = int(self._claim_timeout * SILENT_PART * 1000)
+            await self._accept(await self._queue.take_over(free, idle_ms))
+
+    async def _accept(self, tickets: Sequence[Ticket]) -> None:
+        """Serve what there is room for; both ways to take may have counted on the same place."""
+        for ticket in tickets:
+            if self._free():
+                self._serve(ticket)
+            elif ticket not in self._tickets:
+                await self._queue.hand_over(ticket)
 
     def _free(self) -> int:
-        """Places for more missions. Asked under `_looking`, so that none is given twice."""
+        """Places for more missions."""
         return 0 if self._draining else max(0, self.room - len(self._tickets))
 
     async def _renew(self) -> None:
-        # Three renewals fit into a claim, so that one may be lost.
-        await asyncio.sleep(self._claim_timeout / 3)
+        # Three renewals fit into the silence that is allowed, so that one may be lost.
+        await asyncio.sleep(self._claim_timeout * LOOK_PART)
         tickets = list(self._tickets)
         if tickets:
             kept = await self._queue.renew(tickets)
@@ -170,7 +175,17 @@ class Runner:
         """Run the mission of a ticket until it has ended or the claim is another's."""
         entries = (ticket.entry_id, ticket.replaces)
         while (claim := await self._log.acquire(ticket.mission_id, *entries)) is not None:
-            run = await self._start_run(claim)
+            try:
+                run = await self._start_run(claim)
+            except StoreUnavailable:
+                raise
+            except Exception:
+                if claim.claims <= MAX_CLAIMS:
+                    raise
+                # Not even its graph can be read: nobody can end it node by node.
+                _logger.exception("mission_unreadable", mission=ticket.mission_id)
+                await self._log.bury(claim)
+                break
             self.runs[ticket.mission_id] = run
             self._hub.own(ticket.mission_id)
             try:

@@ -102,7 +102,9 @@ class Team:
         folder = DataFolder(data_dir)
         self._stack.callback(folder.close)
         process = Process(
-            await self._stack.enter_async_context(open_services(settings, folder, {}))
+            await self._stack.enter_async_context(
+                open_services(settings, folder, {}, "http://127.0.0.1:1")
+            )
         )
         process.start()
         self._processes.append(process)
