@@ -47,11 +47,12 @@ from vision.payments.moments import beijing_text, now_ms
 from vision.payments.money import yuan
 from vision.payments.signatures import is_signed
 
+_QUERY: Final = "alipay.trade.query"
 _NO_TRADE: Final = "ACQ.TRADE_NOT_EXIST"
 _NO_BILL: Final = "isp.bill_not_exist"
 # 20000: Alipay cannot tell; 10003: it waits for the payer.
 _UNDECIDED: Final = {"20000", "10003"}
-_PASSING: Final = {"ACQ.SYSTEM_ERROR", "isp.unknow-error", "aop.ACQ.SYSTEM_ERROR"}
+_PASSING: Final = {"ACQ.SYSTEM_ERROR", "aop.ACQ.SYSTEM_ERROR"}
 # The longest subject and reason that it takes, in characters.
 _MOST_TEXT: Final = 256
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
@@ -84,7 +85,7 @@ class AlipayGateway:
     async def query(self, order_id: str) -> Standing:
         """What has become of the order; one that nobody has scanned is unpaid."""
         try:
-            node = await self._call("alipay.trade.query", {"out_trade_no": order_id})
+            node = await self._call(_QUERY, {"out_trade_no": order_id})
         except GatewayRefused as refused:
             if refused.gateway_code == _NO_TRADE:
                 return Standing("unpaid")
@@ -133,7 +134,7 @@ class AlipayGateway:
         try:
             node = await self._call("alipay.trade.fastpay.refund.query", content)
         except GatewayRefused as refused:
-            if refused.gateway_code == _NO_TRADE or refused.gateway_code in _UNDECIDED:
+            if refused.gateway_code == _NO_TRADE:
                 return RefundStanding(refund.refund_id, "unknown", None)
             raise
         return read_refund(node, refund.refund_id)
@@ -189,12 +190,7 @@ class AlipayGateway:
         node = read_node(self._genuine(method, answer.body))
         if node.succeeded:
             return node
-        code = node.sub_code or node.code
-        if code in _PASSING or (node.code == "20000" and method != "alipay.trade.query"):
-            raise GatewayUnavailable(f"alipay cannot now: {code}: {node.sub_msg or node.msg}")
-        if node.code in _UNDECIDED:
-            code = node.code
-        raise GatewayRefused(f"alipay refuses: {code}: {node.sub_msg}", gateway_code=code)
+        raise _failure(method, node)
 
     def _parameters(self, method: str, business: str) -> dict[str, str]:
         notifies = method == "alipay.trade.precreate"
@@ -231,6 +227,16 @@ class AlipayGateway:
             quoted = body[:200].decode(errors="replace")
             raise GatewayUnavailable(f"what answers {method} is not shown to be alipay: {quoted!r}")
         return node
+
+
+def _failure(method: str, node: Node) -> GatewayUnavailable | GatewayRefused:
+    code = node.sub_code or node.code
+    text = f"{code}: {node.sub_msg or node.msg}"
+    if node.code in _UNDECIDED and method == _QUERY:
+        return GatewayRefused(f"alipay cannot tell: {text}", gateway_code=node.code)
+    if node.code in _UNDECIDED or code in _PASSING:
+        return GatewayUnavailable(f"alipay cannot now: {text}")
+    return GatewayRefused(f"alipay refuses: {text}", gateway_code=code)
 
 
 def received() -> Acknowledgement:
