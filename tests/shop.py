@@ -6,9 +6,7 @@ what it was told to say. Time stands still until the test moves it.
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -124,29 +122,21 @@ def unavailable(*names: str) -> Callable[[str], None]:
     return step
 
 
-def kill(*names: str) -> Callable[[str], None]:
-    """A step at which this process dies, as by `kill -9`."""
-
-    def step(name: str) -> None:
-        if name in names:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return step
-
-
 class Shop:
     """All parts on one database; `now` is their time in ms."""
 
     def __init__(self, url: str) -> None:
         self.now = START_MS
         self.changes: list[Order] = []
+        # Called with each change, after it was noted; may kill the process.
+        self.heard: Callable[[Order], None] = lambda _: None
         self.database = Database(url)
         self.gateway = ScriptedGateway()
         self.payments = assemble(
             database=self.database,
             gateways={"alipay": self.gateway},
             clock=self.clock,
-            changed=self.changes.append,
+            changed=self._changed,
             order_ttl_ms=TTL_MS,
             holder=secrets.token_hex(8),
         )
@@ -154,6 +144,10 @@ class Shop:
         self.checkout = self.payments.checkout
         self.refunds = self.payments.refunds
         self.internal = self.payments.internal
+
+    def _changed(self, order: Order) -> None:
+        self.changes.append(order)
+        self.heard(order)
 
     def clock(self) -> int:
         return self.now

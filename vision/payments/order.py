@@ -82,7 +82,7 @@ class Order:
 
     `days` and `tokens` are what the product granted when it was ordered: a product that changes
     later changes no order. `refunded` is what has been given back; `transaction_id` what paid it.
-    `checks` counts how often the gateway was asked about it, and `next_check_at` is when it is next.
+    `checks` counts how often the gateway was asked; `next_check_at` is when it is asked next.
     """
 
     id: int
