@@ -8,6 +8,7 @@ have between them, each half in a file of its own, as the real ones are handed o
 from __future__ import annotations
 
 import datetime
+import functools
 from pathlib import Path
 
 from cryptography import x509
@@ -91,6 +92,7 @@ def write_pair(
     return key, certificate
 
 
+@functools.cache  # reading checks the key, which takes 20 ms
 def read_private(folder: Path, name: str) -> rsa.RSAPrivateKey:
     """The private key that was written under this name."""
     key = serialization.load_pem_private_key((folder / f"{name}.key").read_bytes(), None)
