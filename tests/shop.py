@@ -17,7 +17,7 @@ from sqlalchemy import func, select, text
 from vision.payments import migrate, product_store, store, tables
 from vision.payments.checkout import OrderRequest
 from vision.payments.database import Database
-from vision.payments.errors import GatewayUnavailable
+from vision.payments.errors import GatewayUnavailable, NotificationRefused
 from vision.payments.gateway import (
     Acknowledgement,
     BillLine,
@@ -55,6 +55,10 @@ class ScriptedGateway:
     refunds: list[RefundOrder] = field(default_factory=list)
     lines: list[BillLine] = field(default_factory=list)
     refund_state: str = "done"
+    # What a notification turns out to be.
+    says: Notification | Exception = field(
+        default_factory=lambda: NotificationRefused("there is none")
+    )
     # Called by the name of a call before it is carried out; may raise, or kill the process.
     before: Callable[[str], None] = lambda _: None
     after: Callable[[str], None] = lambda _: None
@@ -100,7 +104,9 @@ class ScriptedGateway:
     async def read_notification(
         self, headers: Mapping[str, str], body: bytes, now: float
     ) -> Notification:
-        raise NotImplementedError
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
 
     def acknowledge(self) -> Acknowledgement:
         return Acknowledgement(200, {}, b"success")

@@ -96,9 +96,7 @@ def upgrade() -> None:
         sa.Column("headers", sa.Text(), nullable=False),
         sa.Column(
             "body",
-            sa.LargeBinary()
-            .with_variant(mysql.MEDIUMBLOB(), "mariadb")
-            .with_variant(mysql.MEDIUMBLOB(), "mysql"),
+            sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb"),
             nullable=False,
         ),
         sa.Column("verdict", sa.Text(), nullable=False),

@@ -82,6 +82,10 @@ class InternalNotify:
         if repeated is not None:
             return _Outcome(Settlement("already", repeated))
         order = await _meant(connection, told)
+        # Whoever held the lock until now may have been told of the same transaction.
+        repeated = await _repeated(connection, told)
+        if repeated is not None:
+            return _Outcome(Settlement("already", repeated))
         if order is None:
             return await _no_order(connection, told, now)
         if order.status in {Status.PAID, Status.REFUNDED} and order.amount == told.amount:

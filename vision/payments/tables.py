@@ -15,7 +15,6 @@ from sqlalchemy import (
     Column,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     SmallInteger,
     String,
@@ -23,7 +22,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.mysql import MEDIUMBLOB
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # How long the texts may be, in characters; what clients send is held against these.
 ID: Final = 32
@@ -37,8 +38,27 @@ metadata = MetaData()
 
 # SQLite gives out numbers by itself only for INTEGER, which has 64 bits there.
 _BIG = BigInteger().with_variant(Integer, "sqlite")
-# MySQL's BLOB ends at 64 KiB, which is what a notification may have; its headers come on top.
-_BYTES = LargeBinary().with_variant(MEDIUMBLOB, "mysql", "mariadb")
+
+
+class Raw(TypeDecorator[bytes]):
+    """Bytes, each written as the character of its number, so that a person can read most of them.
+
+    aiomysql 0.3 cannot write a BLOB: it calls a function that PyMySQL 1.2 no longer has (PyMySQL
+    issue 1274), and writes a bytearray as its repr.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        """TEXT of MySQL ends at 64 KiB, and half of the characters take two bytes."""
+        return MEDIUMTEXT() if dialect.name in {"mysql", "mariadb"} else Text()
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.decode("latin-1")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else value.encode("latin-1")
 
 
 def _table(name: str, *parts: Any) -> Table:
@@ -192,7 +212,7 @@ notifications = _table(
     _key(),
     _text("channel", 16),
     Column("headers", Text, nullable=False),
-    Column("body", _BYTES, nullable=False),
+    Column("body", Raw, nullable=False),
     Column("verdict", Text, nullable=False),
     _flag("verified"),
     _number("received_at"),

@@ -14,7 +14,7 @@ from tests.shop import Shop
 from vision.payments.product import PromoCode
 
 # Fewer would mean that the children did not die where they should; see `killed.py`.
-LEAST_STEPS = {"create": 15, "settle": 12, "tell": 14, "refund": 25, "close": 10}
+LEAST_STEPS = {"create": 13, "settle": 11, "tell": 13, "refund": 22, "close": 9}
 
 
 @pytest.mark.parametrize("action", ACTIONS)
