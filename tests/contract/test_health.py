@@ -13,6 +13,15 @@ from vision.services import Services
 pytestmark = pytest.mark.gen_test
 
 
+async def lose_redis(services: Services) -> None:
+    """From now on no connection to Redis succeeds."""
+    pool = services.redis.connection_pool
+    pool.connection_kwargs["path"] = "/nowhere"
+    for connection in [*pool._available_connections, *pool._in_use_connections]:
+        connection.path = "/nowhere"
+    await pool.disconnect()
+
+
 async def test_healthz_answers_as_long_as_the_process_lives(api: Api) -> None:
     response = await api.get("/healthz")
 
@@ -31,8 +40,7 @@ async def test_readyz_is_green_when_missions_can_be_accepted_logged_and_run(api:
 async def test_readyz_is_red_and_says_why_when_redis_does_not_answer(
     api: Api, services: Services
 ) -> None:
-    services.redis.connection_pool.connection_kwargs["path"] = "/nowhere"
-    await services.redis.connection_pool.disconnect()
+    await lose_redis(services)
 
     response = await api.get("/readyz")
 
@@ -43,8 +51,7 @@ async def test_readyz_is_red_and_says_why_when_redis_does_not_answer(
 async def test_while_redis_is_away_a_mission_is_refused_with_503_and_a_time_to_try_again(
     api: Api, services: Services
 ) -> None:
-    services.redis.connection_pool.connection_kwargs["path"] = "/nowhere"
-    await services.redis.connection_pool.disconnect()
+    await lose_redis(services)
     prompt = {"id": "1", "mid": "gpt-3.5-turbo", "prompt": "hi"}
 
     response = await api.post("/api/completion/generate", {"promptList": [prompt]})

@@ -25,7 +25,7 @@ _logger = structlog.get_logger(__name__)
 # How long one look into the queue waits: under the limit of one Redis call.
 TAKE_WAIT_MS: Final = 2000
 
-# Parts of the claim time: a claim that was not renewed for the first is taken over by the next look.
+# Parts of the claim time: a claim that was silent for the first is taken over by the next look.
 SILENT_PART: Final = 0.7
 LOOK_PART: Final = 0.2
 
