@@ -31,8 +31,8 @@ settings.register_profile("vision", deadline=None)
 settings.load_profile("vision")
 
 # How long a callback of ours may hold the loop. Debug mode keeps a stack for each handle, which
-# makes every step several times longer and a garbage collection in a large test some 200 ms; what we
-# look for (a blocking call, a quadratic loop) takes longer than this even so.
+# makes every step several times longer and a garbage collection in a large test some 200 ms; what
+# we look for (a blocking call, a quadratic loop) takes longer than this even so.
 SLOW_CALLBACK_SECONDS = 0.5
 
 
