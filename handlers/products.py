@@ -26,7 +26,11 @@ class ProductsHandler(ApiHandler):
 
     async def post(self) -> None:
         """The form of the products file, in JSON: what has the same name is replaced."""
-        goods = goods_of(self.json_body("products"))
+        document = self.json_body("products")
+        try:
+            goods = goods_of(document)
+        except ValueError as error:
+            raise InvalidRequest(str(error), path="promo_codes") from None
         await self.services.payments.save(list(goods.products), list(goods.promo_codes))
         self.answer({"products": len(goods.products), "promoCodes": len(goods.promo_codes)})
 

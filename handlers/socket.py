@@ -4,8 +4,9 @@ The law: every message of the client gets an answer, with its `requestId`; a wro
 error message and leaves the connection open. Each subscription is a task of the connection, and
 ends with it. Events go out as they are in the log, in order for each mission.
 
-    client: generate, subscribe, unsubscribe, cancel, ping        (schemas/socket.schema.json)
-    server: accepted, subscribed, unsubscribed, ended, pong, error, and the missions' events
+    client: generate, subscribe, unsubscribe, cancel, watchOrders, ping (schemas/socket.schema.json)
+    server: accepted, subscribed, unsubscribed, ended, watching, pong, error, the missions' events,
+            and `order` when an order of a watched buyer changes
 
 Source of the close codes: RFC 6455, section 7.4.2 (3000 to 3999 are for libraries and
 applications).
@@ -54,6 +55,7 @@ class SocketHandler(WebSocketHandler):
         self.validators = context.validators
         self.connections = context.connections
         self._held = ExitStack()
+        self._buyers: set[str] = set()
         self._writing = 0
         self._heard_at = 0.0
         self._next_look: asyncio.TimerHandle | None = None
@@ -64,6 +66,7 @@ class SocketHandler(WebSocketHandler):
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
             "cancel": self._cancel,
+            "watchOrders": self._watch_orders,
             "ping": self._ping,
         }
 
@@ -182,6 +185,18 @@ class SocketHandler(WebSocketHandler):
         progress = await self.services.missions.cancel(mission_id, node_id)
         return {"type": "ended", **cancelled(mission_id, node_id, progress)}
 
+    async def _watch_orders(self, message: Message) -> Message:
+        uid = message["uid"]
+        if uid not in self._buyers:
+            if len(self._buyers) >= MAX_SUBSCRIPTIONS:
+                raise Overloaded(f"a connection watches at most {MAX_SUBSCRIPTIONS} buyers")
+            self._held.enter_context(self.services.news.watch(uid, self._hear_order))
+            self._buyers.add(uid)
+        return {"type": "watching", "uid": uid}
+
+    def _hear_order(self, news: Message) -> None:
+        self.services.background.start(self._send({"type": "order", **news}), name="order news")
+
     async def _ping(self, message: Message) -> Message:
         return {"type": "pong"}
 
@@ -221,7 +236,7 @@ class SocketHandler(WebSocketHandler):
             await asyncio.wait({push})
 
     async def _send(self, message: Message) -> None:
-        with suppress(StreamClosedError):  # `on_close` follows and does what there is to do
+        with suppress(StreamClosedError, TimeoutError):  # `on_close` does what there is to do
             await self._write(text_frame(msgspec.json.encode(message)))
 
     async def _write(self, frames: bytes) -> None:
