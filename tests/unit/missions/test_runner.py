@@ -313,6 +313,7 @@ async def test_drained_process_is_not_a_lost_one(
     await lose_runners(log, ticket, MAX_CLAIMS - 1)
     last = await team.process(claim_timeout=0.1)
     await until(lambda: "m" in last.runs)
+    await upstream.wait_requests(1)
     await last.services.runner.drain()
     other = await team.process(claim_timeout=NEVER)
     assert await other.ended("m") == {"": "succeeded", "a": "succeeded"}
