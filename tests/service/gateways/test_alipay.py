@@ -205,6 +205,17 @@ async def test_a_refund_is_given_once_however_often_its_number_is_sent(gateway, 
 
 
 @pytest.mark.gen_test
+async def test_a_refund_that_moved_nothing_is_not_taken_for_done(gateway, simulator):
+    order, transaction_id = await paid_order(gateway, simulator)
+    refund = refund_of(order, transaction_id, 290)
+    simulator.tell("fault", call="refund", kind="nothing_moved")
+
+    standing = await gateway.refund(refund)
+
+    assert standing == RefundStanding(refund.refund_id, "unknown", None)
+
+
+@pytest.mark.gen_test
 async def test_an_order_that_was_refunded_whole_is_not_taken_for_one_that_expired(
     gateway, simulator
 ):
