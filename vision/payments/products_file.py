@@ -55,7 +55,9 @@ def read_goods(path: Path) -> Goods:
     validator = jsonschema_rs.validator_for(SCHEMA.read_text("utf-8"), validate_formats=True)
     for wrong in validator.iter_errors(document):
         place = ".".join(str(step) for step in wrong.instance_path)
-        raise SettingError(": ".join(part for part in (str(path), place, wrong.message) if part))
+        nothing = "anyOf" in wrong.schema_path  # the one alternative: days, or tokens
+        why = "grants nothing: give it days or tokens" if nothing else wrong.message
+        raise SettingError(": ".join(part for part in (str(path), place, why) if part))
     return goods_of(document)
 
 
