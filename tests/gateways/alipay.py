@@ -7,8 +7,8 @@ Alipay, a trade exists only after somebody has scanned the code (`do_scan`, or p
 As a process: `python -m tests.gateways.alipay --port 0 --keys FOLDER` (see `keys.make_alipay`);
 `--mode certificate` asks for certificates' numbers and names its own. Faults of a call
 (`precreate`, `query`, `close`, `cancel`, `refund`, `refund_query`, `bill`): `hang`, `hang_after`,
-`notify_before`, `pay_before`, `altered`, `other_key`, `unsigned`, `newer`, `nothing_moved`, `status:502`,
-`code:20000:isp.unknow-error`.
+`notify_before`, `pay_before`, `altered`, `other_key`, `unsigned`, `newer`, `nothing_moved`,
+`another_order`, `status:502`, `code:20000:isp.unknow-error`.
 """
 
 from __future__ import annotations
@@ -263,7 +263,8 @@ class Call(GatewayHandler):
                 return {"code": code, "msg": "模拟的错误", "sub_code": sub_code}
             if fault == "nothing_moved":
                 return {"msg": "Success", "code": "10000", "fund_change": "N"}
-            return {"msg": "Success", "code": "10000"} | self.simulator.do(call, given)
+            node = {"msg": "Success", "code": "10000"} | self.simulator.do(call, given)
+            return node | ({"out_trade_no": "another"} if fault == "another_order" else {})
         except Refusal as refusal:
             return {"code": refusal.code, "msg": "Failed", "sub_code": refusal.sub_code}
 

@@ -7,7 +7,8 @@ what it seals with the API v3 key. It signs with its public key when the request
 As a process: `python -m tests.gateways.wechat --port 0 --keys FOLDER` (see `keys.make_wechat`).
 Faults of a call (`place`, `query`, `close`, `refund`, `query_refund`, `bill`, `certificates`):
 `hang` (nothing was done), `hang_after` (it was), `notify_before`, `pay_before`, `altered`,
-`other_key`, `old`, `unsigned`, `signtest`, `status:503`, `code:429:FREQUENCY_LIMITED`.
+`other_key`, `old`, `unsigned`, `signtest`, `another_order`, `status:503`,
+`code:429:FREQUENCY_LIMITED`.
 """
 
 from __future__ import annotations
@@ -198,6 +199,8 @@ class Call(GatewayHandler):
                 return int(fault.split(":")[1]), {"code": fault.split(":")[2]}
             given = json.loads(request.body or b"{}")
             content = await self.simulator.answer(self.call, number, given)
+            if fault == "another_order":
+                content = (content or {}) | {"out_trade_no": "another", "out_refund_no": "another"}
         except Refusal as refusal:
             return refusal.status, {"code": refusal.code, "message": "模拟的错误"}
         return (204 if content is None else 200), content

@@ -178,7 +178,11 @@ class AlipayGateway:
     async def _call(self, method: str, content: Mapping[str, str]) -> Node:
         """The genuine node of a success. Raises GatewayUnavailable, GatewayRefused."""
         business = msgspec.json.encode(content).decode()
-        return await self._http.repeated(lambda: self._once(method, business))
+        node = await self._http.repeated(lambda: self._once(method, business))
+        # A signature does not say which question it answers.
+        if node.out_trade_no and node.out_trade_no != content.get("out_trade_no"):
+            raise GatewayUnavailable("alipay answers about another order")
+        return node
 
     async def _once(self, method: str, business: str) -> Node:
         parameters = self._parameters(method, business)

@@ -36,6 +36,7 @@ class Node(msgspec.Struct):
     sub_code: str = ""
     sub_msg: str = ""
     out_trade_no: str = ""
+    out_request_no: str = ""
     trade_no: str = ""
     trade_status: str = ""
     total_amount: str = ""
@@ -95,6 +96,8 @@ def read_refund(node: Node, refund_id: str) -> RefundStanding:
 
     Raises GatewayUnavailable.
     """
+    if node.out_request_no not in {"", refund_id}:
+        raise GatewayUnavailable("alipay answers about another refund")
     if node.refund_status != "REFUND_SUCCESS":
         return RefundStanding(refund_id, "unknown", None)
     try:

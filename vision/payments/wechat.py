@@ -103,7 +103,7 @@ class WechatGateway:
         """What has become of the order; one that WeChat Pay never saw is unpaid."""
         target = f"{_order(order_id)}?mchid={quote(self.merchant, safe='')}"
         try:
-            return read_standing(await self._call("GET", target))
+            return read_standing(await self._call("GET", target), order_id)
         except GatewayRefused as refused:
             if refused.gateway_code in _NO_ORDER:
                 return Standing("unpaid")
@@ -132,13 +132,13 @@ class WechatGateway:
             "notify_url": self._config.notify_url,
             "amount": {"refund": refund.amount, "total": refund.total, "currency": "CNY"},
         }
-        return read_refund(await self._call("POST", _REFUNDS, content))
+        return read_refund(await self._call("POST", _REFUNDS, content), refund.refund_id)
 
     async def query_refund(self, refund: RefundOrder) -> RefundStanding:
         """What has become of the refund; `unknown` when WeChat Pay never saw it."""
         target = f"{_REFUNDS}/{quote(refund.refund_id, safe='')}"
         try:
-            return read_refund(await self._call("GET", target))
+            return read_refund(await self._call("GET", target), refund.refund_id)
         except GatewayRefused as refused:
             if refused.gateway_code in _NO_REFUND:
                 return RefundStanding(refund.refund_id, "unknown", None)

@@ -116,14 +116,23 @@ class _Certificates(msgspec.Struct):
     data: list[_CertificateEntry]
 
 
-def read_standing(body: bytes) -> Standing:
-    """The answer of a query. Raises GatewayUnavailable for what is no such answer."""
-    return _standing(_decode(body, _Transaction))
+def read_standing(body: bytes, order_id: str) -> Standing:
+    """The answer of a query for this order. A signature does not say which question it answers.
+
+    Raises GatewayUnavailable for what is no such answer.
+    """
+    transaction = _decode(body, _Transaction)
+    if transaction.out_trade_no != order_id:
+        raise GatewayUnavailable("wechat answers about another order")
+    return _standing(transaction)
 
 
-def read_refund(body: bytes) -> RefundStanding:
-    """The answer of a refund or of its query. Raises GatewayUnavailable."""
-    return _refund(_decode(body, _Refund))
+def read_refund(body: bytes, refund_id: str) -> RefundStanding:
+    """The answer of this refund or of its query. Raises GatewayUnavailable."""
+    refund = _decode(body, _Refund)
+    if refund.out_refund_no != refund_id:
+        raise GatewayUnavailable("wechat answers about another refund")
+    return _refund(refund)
 
 
 def read_code(body: bytes) -> str:

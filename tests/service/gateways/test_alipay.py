@@ -228,6 +228,19 @@ async def test_an_order_that_was_refunded_whole_is_not_taken_for_one_that_expire
 
 
 @pytest.mark.gen_test
+async def test_a_genuine_answer_about_another_order_counts_as_none(gateway, simulator):
+    order, transaction_id = await paid_order(gateway, simulator)
+    refund = refund_of(order, transaction_id, 1)
+    for call in ("query", "refund"):
+        simulator.tell("fault", call=call, kind="another_order")
+
+    with pytest.raises(GatewayUnavailable, match="another order"):
+        await gateway.query(order.order_id)
+    with pytest.raises(GatewayUnavailable, match="another"):
+        await gateway.refund(refund)
+
+
+@pytest.mark.gen_test
 async def test_refunds_beyond_the_payment_are_refused(gateway, simulator):
     order, transaction_id = await paid_order(gateway, simulator)
     await gateway.refund(refund_of(order, transaction_id, 600))

@@ -196,6 +196,19 @@ async def test_a_refund_is_given_once_however_often_its_number_is_sent(gateway, 
 
 
 @pytest.mark.gen_test
+async def test_a_genuine_answer_about_another_order_counts_as_none(gateway, wechat):
+    order, transaction_id = await paid_order(gateway, wechat)
+    refund = refund_of(order, transaction_id, 1)
+    for call in ("query", "refund"):
+        wechat.tell("fault", call=call, kind="another_order")
+
+    with pytest.raises(GatewayUnavailable, match="another order"):
+        await gateway.query(order.order_id)
+    with pytest.raises(GatewayUnavailable, match="another"):
+        await gateway.refund(refund)
+
+
+@pytest.mark.gen_test
 async def test_refunds_beyond_the_payment_are_refused(gateway, wechat):
     order, transaction_id = await paid_order(gateway, wechat)
     await gateway.refund(refund_of(order, transaction_id, 600))

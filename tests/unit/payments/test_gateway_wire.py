@@ -49,7 +49,7 @@ NOTIFIED = {
 def test_wechat_states_without_a_payment(trade_state, state):
     body = json.dumps({"mchid": "1", "out_trade_no": "o", "trade_state": trade_state}).encode()
 
-    assert wechat_wire.read_standing(body) == Standing(state)
+    assert wechat_wire.read_standing(body, "o") == Standing(state)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_wechat_states_without_a_payment(trade_state, state):
 )
 def test_a_wechat_payment_that_does_not_say_all_is_no_answer(changes):
     with pytest.raises(GatewayUnavailable):
-        wechat_wire.read_standing(json.dumps(PAID | changes).encode())
+        wechat_wire.read_standing(json.dumps(PAID | changes).encode(), "order-1")
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,14 @@ def test_a_wechat_payment_that_does_not_say_all_is_no_answer(changes):
 def test_wechat_refunds_stand_as_they_say(status, state):
     refund = {"out_refund_no": "r", "out_trade_no": "o", "amount": {"refund": 3}, "status": status}
 
-    assert wechat_wire.read_refund(json.dumps(refund).encode()) == RefundStanding("r", state, 3)
+    read = wechat_wire.read_refund(json.dumps(refund).encode(), "r")
+
+    assert read == RefundStanding("r", state, 3)
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_readers_fail_otherwise_than_by_refusing(body):
-    for read in (wechat_wire.read_standing, wechat_wire.read_bill, alipay_wire.read_bill):
+    for read in (wechat_wire.read_code, wechat_wire.read_bill, alipay_wire.read_bill):
         try:
             read(body)
         except GatewayUnavailable:
