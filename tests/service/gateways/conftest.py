@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from vision.payments.alipay import AlipayGateway
 from vision.payments.alipay_config import AlipayFiles, load_alipay
 from vision.payments.errors import PaymentError
 from vision.payments.exchange import Pace
-from vision.payments.gateway import PlaceOrder
+from vision.payments.gateway import PlaceOrder, RefundOrder
 from vision.payments.wechat import WechatGateway
 from vision.payments.wechat_config import WechatFiles, load_wechat
 
@@ -51,6 +52,37 @@ def wechat(wechat_keys, tmp_path_factory):
 def alipay(alipay_keys, tmp_path_factory):
     with GatewayProcess("alipay", alipay_keys, tmp_path_factory.mktemp("log") / "log") as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def with_certificates(alipay_keys, tmp_path_factory):
+    log = tmp_path_factory.mktemp("log") / "log"
+    with GatewayProcess("alipay", alipay_keys, log, mode="certificate") as process:
+        yield process
+
+
+@pytest.fixture(params=["public key", "certificates"])
+def simulator(request, alipay, with_certificates):
+    return alipay if request.param == "public key" else with_certificates
+
+
+@pytest.fixture
+def alipay_gateway(io_loop, opened, simulator, with_certificates, alipay_keys):
+    certificate = alipay_keys / "alipay.crt" if simulator is with_certificates else None
+    config = alipay_config(alipay_keys, simulator.base_url, certificate=certificate)
+    return io_loop.run_sync(partial(opened, config))
+
+
+@pytest.fixture
+def by_certificate(io_loop, opened, wechat, wechat_keys):
+    return io_loop.run_sync(partial(opened, wechat_config(wechat_keys, wechat.base_url)))
+
+
+@pytest.fixture
+def by_public_key(io_loop, opened, wechat, wechat_keys):
+    return io_loop.run_sync(
+        partial(opened, wechat_config(wechat_keys, wechat.base_url, public=True))
+    )
 
 
 def wechat_config(folder: Path, address: str, *, notify: str = NOTIFY, public: bool = False):
@@ -156,3 +188,21 @@ def an_order(amount: int = 990) -> PlaceOrder:
 
 def now_ms() -> int:
     return int(time.time() * 1000)
+
+
+async def paid_order(gateway, simulator, amount=990):
+    """An order that was placed and paid, and its transaction's number."""
+    order = an_order(amount)
+    await gateway.place(order)
+    return order, simulator.tell("pay", order=order.order_id)
+
+
+def refund_of(order, transaction_id, amount):
+    """A refund with a number of its own."""
+    number = secrets.token_hex(16)
+    return RefundOrder(order.order_id, transaction_id, number, amount, order.amount, "退款")
+
+
+async def read(gateway, sent):
+    """What the gateway reads in a notification that a simulator gave."""
+    return await gateway.read_notification(sent["headers"], sent["body"].encode(), time.time())
