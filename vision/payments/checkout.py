@@ -200,10 +200,23 @@ class Checkout:
         await self._follow(order, standing, source)
 
     async def _follow(self, order: Order, standing: Standing, source: Source) -> None:
-        if standing.state == "paid" and standing.payment is not None:
+        if standing.payment is not None:
+            # A gateway calls an order refunded when any part was given back: it was paid first.
             await self._settler.settle(standing.payment, source)
+            if standing.state == "refunded":
+                await self._note_refund(order.order_id)
         elif standing.state in {"closed", "refunded"}:
             await self._close(order.order_id, refunded=standing.state == "refunded")
+
+    async def _note_refund(self, order_id: str) -> None:
+        """A person finds out how much was given back there, and takes it back here."""
+        detail = "the gateway has given back money of this order that was not asked for here"
+        case = Case(REFUNDED_THERE, order_id, order_id, detail)
+
+        async def act(connection: AsyncConnection) -> None:
+            await store.open_case(connection, case, self._clock())
+
+        await self._database.write(act)
 
     async def _close(self, order_id: str, *, refunded: bool) -> None:
         """Close an order that the gateway has closed, and give its promotion code back."""
