@@ -31,28 +31,33 @@ class MariaDB:
 
     def __init__(self, program: str, folder: Path) -> None:
         self._made = 0
+        self._log = folder / "log"
         self.port = free_port()
         data = folder / "data"
         data.mkdir(parents=True)
-        options = [program, "--no-defaults", "--user=root", f"--datadir={data}"]
-        options += ["--innodb-log-file-size=32M", "--innodb-buffer-pool-size=64M"]
-        options += ["--innodb-flush-log-at-trx-commit=0", "--aria-log-file-size=8M"]
-        log = (folder / "log").open("ab")
-        with log:
-            found = next(each for each in SCRIPTS if (each / "mysql_system_tables.sql").exists())
-            names = ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
-            script = FIRST + "".join((found / name).read_text() for name in names)
+        self._options = [program, "--no-defaults", "--user=root", f"--datadir={data}"]
+        self._options += ["--innodb-log-file-size=32M", "--innodb-buffer-pool-size=64M"]
+        self._options += ["--innodb-flush-log-at-trx-commit=0", "--aria-log-file-size=8M"]
+        found = next(each for each in SCRIPTS if (each / "mysql_system_tables.sql").exists())
+        names = ("mysql_system_tables.sql", "mysql_system_tables_data.sql")
+        script = FIRST + "".join((found / name).read_text() for name in names)
+        with self._log.open("ab") as log:
             subprocess.run(
-                [*options, "--bootstrap"],
+                [*self._options, "--bootstrap"],
                 input=script.encode(),
                 stdout=log,
                 stderr=log,
                 check=True,
                 timeout=START_SECONDS,
             )
-            options += [f"--port={self.port}", "--bind-address=127.0.0.1"]
-            options += [f"--socket={folder / 'socket'}", "--max-connections=500"]
-            self.process = subprocess.Popen(options, stdout=log, stderr=log)
+        self._options += [f"--port={self.port}", "--bind-address=127.0.0.1"]
+        self._options += [f"--socket={folder / 'socket'}", "--max-connections=500"]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or again with what it had; it answers on return."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._options, stdout=log, stderr=log)
         self._until_answers()
 
     def fresh(self) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -85,10 +86,13 @@ class Database:
 
         An exception of `act` undoes everything. `act` may be run several times.
         """
+        deadline = time.monotonic() + LOCK_SECONDS
         for pause in PAUSES:
             try:
                 return await self._once(act)
             except _Undone:
+                if time.monotonic() > deadline:
+                    raise  # it has waited for a lock in vain already
                 # Jitter between processes, not a secret.
                 await asyncio.sleep(pause * random.random())  # noqa: S311
         return await self._once(act)

@@ -45,10 +45,10 @@ async def hold(connection: AsyncConnection, order: Order, now: int) -> None:
 
 
 async def release(connection: AsyncConnection, order: Order) -> None:
-    """Give the code back that an order held. Once is enough; more often changes nothing."""
+    """Give back the code of an order that is locked and closes unpaid: it holds it until now."""
     where = tables.promo_uses.c.order_id == order.order_id
-    if (await connection.execute(delete(tables.promo_uses).where(where))).rowcount:
-        await _count(connection, order.promo_code, -1)
+    await connection.execute(delete(tables.promo_uses).where(where))
+    await _count(connection, order.promo_code, -1)
 
 
 async def _count(connection: AsyncConnection, code: str, change: int) -> None:
