@@ -22,6 +22,7 @@ from handlers.health import AliveHandler, ReadyHandler
 from handlers.metrics import MetricsHandler
 from handlers.notify import PATHS, GatewayNotifyHandler, InternalNotifyHandler
 from handlers.payment import (
+    CasesHandler,
     EntitlementsHandler,
     OrderCreateHandler,
     OrderHandler,
@@ -75,6 +76,7 @@ def routes(context: Context) -> list[Any]:
             for path, channel in PATHS.items()
         ),
         (r"/api/payment/refund", RefundHandler, ours),
+        (r"/api/payment/cases", CasesHandler, ours),
         (r"/api/payment/entitlements", EntitlementsHandler, ours),
         (r"/api/payment/products", ProductsHandler, ours),
         (r"/api/payment/promo-codes", PromoCodesHandler, ours),

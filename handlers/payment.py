@@ -103,6 +103,7 @@ class RefundHandler(ApiHandler):
                 amount=None if amount is None else int(amount),
                 reason=body.get("reason", ""),
                 refund_id=body.get("refundId"),
+                transaction_id=body.get("transactionId"),
             )
         )
         self.answer(
@@ -112,6 +113,18 @@ class RefundHandler(ApiHandler):
                 "amount": refund.amount,
                 "state": refund.state,
             }
+        )
+
+
+class CasesHandler(ApiHandler):
+    """GET /api/payment/cases: what a person has to look at, the oldest first."""
+
+    role = Role.ADMIN
+
+    async def get(self) -> None:
+        cases = await self.services.payments.cases()
+        self.answer(
+            [{"kind": each.kind, "orderId": each.order_id, "detail": each.detail} for each in cases]
         )
 
 

@@ -14,7 +14,7 @@ exception (Redis, HTTP, SQL) is translated where it arises, at the edge, and nev
      +-- UnknownNode           unknown_node
      +-- UnknownCursor         unknown_cursor       beyond the last event
      +-- IdempotencyConflict   idempotency_conflict the key was used with another body
-     +-- StoreUnavailable      store_unavailable    Redis does not answer; try again
+     +-- StoreUnavailable      store_unavailable    Redis or the database is away; try again
      +-- LimitReached          limit_reached        this key has as many as it may
      +-- Overloaded            overloaded           a bound is reached; try again
      +-- StaleEpoch            stale_epoch          another runner owns the mission now
@@ -104,7 +104,7 @@ class IdempotencyConflict(VisionError):
 
 
 class StoreUnavailable(VisionError):
-    """Redis does not answer, or refuses to write. What was acknowledged before is safe."""
+    """Redis or the database does not answer, or refuses to write. What was acknowledged is safe."""
 
     code = "store_unavailable"
 

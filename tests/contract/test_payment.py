@@ -195,6 +195,8 @@ async def test_an_internal_caller_hears_what_does_not_match(api: Api) -> None:
     assert (none[0], none[1]["error"]["code"]) == (404, "unknown_order")
     assert (several[0], several[1]["error"]["code"]) == (409, "ambiguous_order")
     assert (wrong[0], wrong[1]["error"]["code"]) == (400, "price_mismatch")
+    cases = await api.get("/api/payment/cases", Authorization="Vision boss")
+    assert ids[0] in {case["orderId"] for case in json.loads(cases.body)["data"]}
     assert await entitlements(api, "two") == []
 
 

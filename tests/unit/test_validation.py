@@ -227,7 +227,8 @@ def test_what_is_documented_is_accepted(fields: dict[str, Any]):
         ({}, "type: is missing"),
         (
             {"type": "hello"},
-            'type: must be one of "generate", "subscribe", "unsubscribe", "cancel", "ping"',
+            'type: must be one of "generate", "subscribe", "unsubscribe", "cancel", '
+            '"watchOrders", "ping"',
         ),
         ({"type": 1}, "type: must be one of"),
     ],

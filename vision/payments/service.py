@@ -29,6 +29,7 @@ from vision.payments.product import Product, PromoCode
 from vision.payments.reconcile import Reconciler
 from vision.payments.refunds import Refunds
 from vision.payments.settle import Settler
+from vision.payments.store import Case, list_cases
 
 RECONCILE_LEASE: Final = "reconcile"
 
@@ -58,6 +59,10 @@ class Payments:
     async def promo_codes(self) -> list[PromoCode]:
         """All promotion codes. Raises `StoreUnavailable`."""
         return await self.database.read(product_store.list_promo_codes)
+
+    async def cases(self) -> list[Case]:
+        """What a person has to look at, the oldest first. Raises `StoreUnavailable`."""
+        return await self.database.read(list_cases)
 
     async def save(self, products: list[Product], promo_codes: list[PromoCode]) -> None:
         """Write what is sold; the same names are replaced. Raises `StoreUnavailable`."""
