@@ -115,7 +115,7 @@ class Missions:
         if key is not None:
             mission_id = await self._keys.claim(key, mission_id)
         if await self._log.create(mission_id, spec, now_ms()):
-            await self._offer(mission_id)
+            await self._offer(mission_id, key)
         elif (await self._log.record(mission_id)).status is MissionStatus.QUEUED:
             # Whoever came first with the key may have been cut off before it was queued.
             await self._queue.offer(mission_id)
@@ -128,11 +128,14 @@ class Missions:
             why = f'no mission with id "{mission_id}", or it has expired'
             raise UnknownMission(why, path="baseMissionId") from None
 
-    async def _offer(self, mission_id: str) -> None:
+    async def _offer(self, mission_id: str, key: IdempotencyKey | None) -> None:
         try:
             await self._queue.offer(mission_id)
         except (StoreUnavailable, Overloaded):
-            await self._log.forget(mission_id)
+            if key is None:
+                await self._log.forget(mission_id)
+            # With a key another request may have queued it meanwhile, and its client was told so;
+            # if not, the next one with the key completes it.
             raise
 
     async def watch(self, mission_id: str, after: int) -> Watch:
