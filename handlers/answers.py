@@ -87,6 +87,9 @@ _CLIENT_FAULTS: Final = frozenset({400, 404, 413, 422})
 RETRY_AFTER_SECONDS: Final = 2
 
 
+# The content type of every answer that is JSON.
+JSON: Final = "application/json; charset=UTF-8"
+
 # What Tornado itself refuses, by status.
 HTTP_ERRORS: Final = {
     403: ("origin_refused", "pages of other origins may not connect"),

@@ -1,36 +1,31 @@
 """What every handler of the API keeps.
 
 The law: who has no key is refused before the body is read; a body is read up to its bound and no
-further; whatever a handler raises is answered in the documented shape.
+further.
 """
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, ClassVar, Final
 
 import msgspec
-import structlog
 import tornado.web
 from tornado.http1connection import HTTP1Connection
 
-from handlers.answers import failure, retry_after_of, status_of, success
+from handlers.answers import JSON, success
 from handlers.context import Context
+from handlers.refusals import RefusingHandler
 from handlers.validation import parse_object
 from vision.access import Role
-from vision.errors import InvalidRequest, RequestTooLarge, VisionError
+from vision.errors import InvalidRequest, RequestTooLarge
 from vision.missions.idempotency import IdempotencyKey
-
-_logger = structlog.get_logger(__name__)
 
 # A number of this length is below 2**53, which every JSON parser reads exactly.
 MAX_DIGITS: Final = 15
 
-JSON: Final = "application/json; charset=UTF-8"
-
 
 @tornado.web.stream_request_body
-class ApiHandler(tornado.web.RequestHandler):
+class ApiHandler(RefusingHandler):
     """A handler behind `Authorization: Vision <key>`, with a key of its role."""
 
     role: ClassVar[Role] = Role.CLIENT
@@ -122,53 +117,9 @@ class ApiHandler(tornado.web.RequestHandler):
         self.set_header("Content-Type", JSON)
         self.finish(msgspec.json.encode(document))
 
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        error = (
-            kwargs["exc_info"][1] if "exc_info" in kwargs else tornado.web.HTTPError(status_code)
-        )
-        send_failure(self, error, *self.shape_failure(error))
-
-    def shape_failure(self, error: BaseException) -> tuple[int, dict[str, Any]]:
-        """The HTTP status and the envelope of an error; the oldest endpoints have their own."""
-        return status_of(error), failure(error)
-
-    def log_exception(
-        self,
-        typ: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        log_failure(self, value)
-
 
 class UnknownEndpoint(ApiHandler):
     """Any address that is none of ours."""
 
     async def prepare(self) -> None:
         raise tornado.web.HTTPError(404)
-
-
-def send_failure(
-    handler: tornado.web.RequestHandler,
-    error: BaseException,
-    status: int,
-    document: dict[str, Any],
-) -> None:
-    """Answer a request with an error."""
-    handler.set_status(status)
-    seconds = retry_after_of(error)
-    if seconds is not None:
-        handler.set_header("Retry-After", str(seconds))
-    if status == 401:
-        handler.set_header("WWW-Authenticate", "Vision")
-    handler.set_header("Content-Type", JSON)
-    handler.finish(msgspec.json.encode(document))
-
-
-def log_failure(handler: tornado.web.RequestHandler, error: BaseException | None) -> None:
-    """One line for a refusal, a stack trace for a bug of ours."""
-    path = handler.request.path
-    if isinstance(error, VisionError):
-        _logger.info("refused", path=path, code=error.code, error=error.message)
-    elif not isinstance(error, tornado.web.HTTPError):
-        _logger.error("handler_crashed", path=path, exc_info=error)

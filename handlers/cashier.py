@@ -11,13 +11,12 @@ import time
 from typing import Any
 
 import structlog
-import tornado.web
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
-from handlers.answers import failure, status_of, success
-from handlers.api import JSON, log_failure, send_failure
+from handlers.answers import JSON, success
 from handlers.context import Context
 from handlers.notify import PATHS
+from handlers.refusals import RefusingHandler
 from vision.errors import InvalidRequest
 from vision.payments.money import yuan
 from vision.payments.sandbox import SandboxGateway
@@ -28,7 +27,7 @@ _logger = structlog.get_logger(__name__)
 NOTIFY_SECONDS = 10
 
 
-class CashierHandler(tornado.web.RequestHandler):
+class CashierHandler(RefusingHandler):
     """GET and POST /api/payment/sandbox: the order behind a code, and what the payer does."""
 
     def initialize(self, context: Context) -> None:
@@ -79,15 +78,6 @@ class CashierHandler(tornado.web.RequestHandler):
     def _answer(self, data: dict[str, Any]) -> None:
         self.set_header("Content-Type", JSON)
         self.finish(success(data))
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        error = (
-            kwargs["exc_info"][1] if "exc_info" in kwargs else tornado.web.HTTPError(status_code)
-        )
-        send_failure(self, error, status_of(error), failure(error))
-
-    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        log_failure(self, value)
 
 
 def _shown(gateway: SandboxGateway, order_id: str) -> dict[str, Any]:

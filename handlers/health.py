@@ -9,15 +9,14 @@ from typing import Any
 
 import msgspec
 import tornado.web
-from tornado.web import HTTPError
 
-from handlers.answers import failure, status_of
-from handlers.api import JSON, send_failure
+from handlers.answers import JSON
 from handlers.context import Context
+from handlers.refusals import RefusingHandler
 
 
-class HealthHandler(tornado.web.RequestHandler):
-    """What both keep: errors in the documented shape, and HEAD for probers that like it."""
+class HealthHandler(RefusingHandler):
+    """What both keep: HEAD, for probers that like it."""
 
     def initialize(self, context: Context) -> None:
         self.services = context.services
@@ -31,10 +30,6 @@ class HealthHandler(tornado.web.RequestHandler):
     async def look(self) -> None:
         """Answer how it is."""
         raise NotImplementedError
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        error = kwargs["exc_info"][1] if "exc_info" in kwargs else HTTPError(status_code)
-        send_failure(self, error, status_of(error), failure(error))
 
 
 class AliveHandler(HealthHandler):

@@ -6,14 +6,14 @@ gateway's own form, and "received" goes out only after everything that follows i
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import tornado.web
 
-from handlers.answers import failure, status_of
-from handlers.api import ApiHandler, log_failure, send_failure
+from handlers.api import ApiHandler
 from handlers.context import Context
 from handlers.payment import added, documented
+from handlers.refusals import RefusingHandler
 from vision.access import Role
 from vision.payments.gateway import Channel
 from vision.payments.intake import LARGEST_BODY
@@ -40,7 +40,7 @@ class InternalNotifyHandler(ApiHandler):
 
 
 @tornado.web.stream_request_body
-class GatewayNotifyHandler(tornado.web.RequestHandler):
+class GatewayNotifyHandler(RefusingHandler):
     """POST /api/payment/notify/wechat and /alipay: the gateways' callbacks."""
 
     def initialize(self, context: Context, channel: Channel) -> None:
@@ -62,15 +62,6 @@ class GatewayNotifyHandler(tornado.web.RequestHandler):
         if answer.status == 204:
             self.clear_header("Content-Type")
         await self.finish(answer.body or None)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        error = (
-            kwargs["exc_info"][1] if "exc_info" in kwargs else tornado.web.HTTPError(status_code)
-        )
-        send_failure(self, error, status_of(error), failure(error))
-
-    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        log_failure(self, value)
 
 
 PATHS: Final[dict[str, Channel]] = {"wechat": "tecent-pay", "alipay": "alipay"}

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing, suppress
-from types import TracebackType
 from typing import Any, Final
 
 import msgspec
@@ -26,10 +25,10 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler
 
-from handlers.answers import describe, failure, status_of
-from handlers.api import log_failure, send_failure
+from handlers.answers import describe
 from handlers.completion import cancelled
 from handlers.context import Context
+from handlers.refusals import RefusingHandler
 from handlers.stream import WRITE_SECONDS
 from handlers.validation import parse_object
 from vision.errors import InvalidRequest, Overloaded, UnknownMission, VisionError
@@ -47,7 +46,7 @@ GOING_AWAY: Final = 3001
 Message = Mapping[str, Any]
 
 
-class SocketHandler(WebSocketHandler):
+class SocketHandler(RefusingHandler, WebSocketHandler):
     """GET /api/completion/ws: one client's connection."""
 
     def initialize(self, context: Context) -> None:
@@ -259,20 +258,6 @@ class SocketHandler(WebSocketHandler):
 
     def _stream(self) -> IOStream | None:
         return getattr(self.ws_connection, "stream", None)
-
-    # --- refusals before the connection is a WebSocket -------------------------------------------
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        error = kwargs["exc_info"][1] if "exc_info" in kwargs else HTTPError(status_code)
-        send_failure(self, error, status_of(error), failure(error))
-
-    def log_exception(
-        self,
-        typ: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        log_failure(self, value)
 
 
 def _parse(message: str | bytes) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Final
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from handlers.api import MAX_DIGITS, ApiHandler, log_failure
+from handlers.api import MAX_DIGITS, ApiHandler
 from vision.errors import VisionError
 from vision.missions.events import Batch
 
@@ -93,7 +93,7 @@ class StreamHandler(ApiHandler):
             self._cut_off()
         except* VisionError as errors:
             # The mission expired while it was watched: no proper end, since there was none.
-            log_failure(self, errors.exceptions[0])
+            self.log_exception(None, errors.exceptions[0], None)
             self._cut_off()
 
     def _cut_off(self) -> None:
