@@ -133,8 +133,9 @@ async def test_a_request_without_the_key_is_refused(model):
 @pytest.mark.gen_test
 async def test_key_is_not_in_the_command_line(model):
     endpoint = await model.endpoint()
+    # -ww: ps cuts at the width of a terminal otherwise, and the path of a checkout may be long.
     shown = await asyncio.create_subprocess_exec(
-        "ps", "-o", "args=", "-p", str(model.pid), stdout=asyncio.subprocess.PIPE
+        "ps", "-ww", "-o", "args=", "-p", str(model.pid), stdout=asyncio.subprocess.PIPE
     )
     arguments, _ = await shown.communicate()
     assert b"local_child.py" in arguments
