@@ -1,15 +1,30 @@
-"""What a process has used: processor time and memory, as the kernel counts them.
+"""Processes of a benchmark: started, waited for, measured, and ended with their children.
 
-Source: proc(5), /proc/[pid]/stat fields 14 and 15, /proc/[pid]/status VmRSS.
+The law: a process is ready when its constructor returns and gone when its block is left. What it
+has used is what the kernel counts, for itself and for all that it has started.
+
+Source: proc(5), /proc/[pid]/stat fields 4, 14 and 15, /proc/[pid]/status VmRSS.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 TICKS = os.sysconf("SC_CLK_TCK")
+
+# LiteLLM's proxy imports for some 10 s on a machine of two cores.
+START_SECONDS = 90.0
+END_SECONDS = 15.0
+POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +34,107 @@ class Use:
     cpu: float
     memory_kb: int
 
+    def __add__(self, other: Use) -> Use:
+        return Use(self.cpu + other.cpu, self.memory_kb + other.memory_kb)
+
     def __sub__(self, before: Use) -> Use:
         return Use(self.cpu - before.cpu, self.memory_kb - before.memory_kb)
 
 
 def use_of(pid: int) -> Use:
     """What the process has used until now; its children are not counted."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = _stat(pid)
     status = Path(f"/proc/{pid}/status").read_text()
-    memory = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    memory = next((line for line in status.splitlines() if line.startswith("VmRSS")), "VmRSS: 0")
     return Use((int(fields[11]) + int(fields[12])) / TICKS, int(memory.split()[1]))
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """All descendants that run, with the names of their programs."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int(_stat(int(folder.name))[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+    found: dict[int, str] = {}
+    new = {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new}
+        found |= {child: Path(f"/proc/{child}/comm").read_text().strip() for child in new}
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def free_port() -> int:
+    """A port that was free just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Running:
+    """A program that listens on `port` of loopback; its output goes to `log`."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        port: int,
+        log: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.port = port
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                argv,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(environ or {})},
+                cwd=folder,
+                start_new_session=True,
+            )
+        try:
+            self._wait(log)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def use(self) -> Use:
+        """What it and its workers have used until now."""
+        pids = [self.pid, *children_of(self.pid)]
+        return sum(map(use_of, pids), Use(0.0, 0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(self.pid, signal.SIGTERM)
+            self._process.wait(END_SECONDS)
+        with suppress(ProcessLookupError):  # nothing of the group may be left
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait(END_SECONDS)
+
+    def _wait(self, log: Path) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(POLL_SECONDS)
+            else:
+                return
+        written = log.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"{self._process.args!r} did not come up:\n{written}")

@@ -1,0 +1,93 @@
+"""What every case stands on: the upstream, and a server of ours that leads to it.
+
+The law: real processes on loopback, one upstream for all that are compared, and all in a temporary
+folder that is gone at the end.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from benchmarks.load import Target, post
+from benchmarks.processes import Running, free_port, use_of
+from tests.processes import ServerProcess
+
+HERE = Path(__file__).parent
+MODEL = "gpt-3.5-turbo"
+
+
+class Size(StrEnum):
+    """How long a case takes: `quick` for all of them in three minutes."""
+
+    QUICK = "quick"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """A folder and an upstream."""
+
+    folder: Path
+    upstream: Running
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.upstream.port}/v1"
+
+    def server(self, *flags: str) -> ServerProcess:
+        """`python server.py` with its embedded Valkey and a route to the upstream."""
+        models = self.folder / "models.toml"
+        models.write_text(
+            f'[upstreams.bench]\nbase_url = "{self.base_url}"\nmax_concurrency = 4096\n\n'
+            f'[models."{MODEL}"]\nupstream = "bench"\nname = "bench"\nkind = "chat"\n'
+        )
+        folder = Path(tempfile.mkdtemp(dir=self.folder)) / "data"
+        return ServerProcess(folder, f"--models={models}", *flags)
+
+    def direct(self, tokens: int, gap: int) -> Target:
+        """A stream of the upstream itself."""
+        return post(self.upstream.port, "/v1/chat/completions", chat_body(tokens, gap), b"[DONE]")
+
+
+@contextmanager
+def rig() -> Iterator[Rig]:
+    """An upstream in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="vision-bench-") as name:
+        folder, port = Path(name), free_port()
+        argv = ["node", str(HERE / "upstream.mjs"), str(port)]
+        with Running(argv, port, folder / "upstream.log") as upstream:
+            yield Rig(folder, upstream)
+
+
+def question(tokens: int, gap: int) -> str:
+    """A prompt that the upstream answers with so many tokens, `gap` milliseconds apart."""
+    return f"tokens={tokens} gap={gap}"
+
+
+def chat_body(tokens: int, gap: int) -> dict[str, object]:
+    """The request of a streamed chat, as our server sends it too."""
+    message = {"role": "user", "content": question(tokens, gap)}
+    options = {"include_usage": True}
+    return {"model": "bench", "messages": [message], "stream": True, "stream_options": options}
+
+
+def generate(server: ServerProcess, tokens: int, gap: int) -> Target:
+    """A mission of one node, watched in the answer that starts it."""
+    prompts = [{"id": "1", "mid": MODEL, "prompt": question(tokens, gap)}]
+    return post(
+        server.port,
+        "/api/completion/st/generate",
+        {"promptList": prompts},
+        b"[FINISHED]",
+        Authorization="Vision chat",
+    )
+
+
+def cpu_of(server: ServerProcess) -> float:
+    """Seconds of processor time that the server process itself has used, children not counted."""
+    return use_of(server.pid).cpu
