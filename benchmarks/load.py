@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import quantiles
+from typing import cast
 
 TOKEN = b" tok"  # as `upstream.mjs` writes it
 
@@ -65,10 +66,10 @@ class _Client(asyncio.Protocol):
         self.stream = Stream()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
         self.stream.sent = time.perf_counter()
-        transport.write(self._target.request)
+        self._transport.write(self._target.request)
 
     def data_received(self, data: bytes) -> None:
         now, stream = time.perf_counter(), self.stream

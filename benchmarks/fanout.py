@@ -1,0 +1,172 @@
+"""Case 3: one mission, many WebSockets that watch it.
+
+    python -m benchmarks.fanout [--full]
+
+The law: a frame is an event at a subscriber, and every one of them must arrive, or the row says how
+many did not. All subscribe before the first token flows, since a node that takes its time comes
+before the one that streams; subscribing is not measured. The peers send the events of our mission,
+byte for byte and at the same pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+
+from benchmarks.alone import main
+from benchmarks.asking import ask, ask_json
+from benchmarks.bare_tornado import LOOPS, bare
+from benchmarks.load import spread
+from benchmarks.processes import Use, children_of, use_of
+from benchmarks.report import Row, Table
+from benchmarks.rig import MODEL, Rig, Size, question, rig
+from benchmarks.sockets import (
+    Arrivals,
+    Subscriber,
+    message,
+    raise_descriptor_limit,
+    subscribers,
+)
+
+COUNT = 500
+
+# Milliseconds between two tokens: 12,500 frames a second, for which each subject and the clients
+# have a core that is fast enough. On a full one tokens share events, and that is another case.
+GAP = 40
+
+# How many tokens give steady figures: the kernel counts processor time in ticks of 10 ms.
+TOKENS = {Size.QUICK: 60, Size.FULL: 400}
+
+# Milliseconds until the streaming node begins: all have subscribed by then, on a busy machine too.
+GATE = 2_000
+
+# All is paced and over in seconds; a frame that is missing after that does not come.
+RUN_SECONDS = 60.0
+
+WAYS = ("write_message", "encoded_once")
+
+
+Sockets = Sequence[Subscriber]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A process whose subscribers are counted."""
+
+    pid: int
+    port: int
+    path: str
+    start: Callable[[Sockets], Awaitable[None]]  # until all watch what is about to flow
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came, and what it took."""
+
+    frames: int
+    early: int  # of these, before all had subscribed
+    server: float  # seconds of processor time
+    children: float
+    wall: float
+    spans: Sequence[float]  # from the first to the last subscriber, for each event
+
+    def row(self, subject: str, events: int) -> Row:
+        """`events` is how many each subscriber should have got."""
+        missing = COUNT * events - self.frames
+        notes = [
+            f"{missing} frames are missing" if missing else "",
+            f"{self.early} frames came before all had subscribed" if self.early else "",
+        ]
+        to_all = spread(list(self.spans))
+        figures = {
+            "frames": self.frames,
+            "CPU us/frame": self.server / self.frames * 1e6,
+            "children us/frame": self.children / self.frames * 1e6,
+            "wall s": self.wall,
+            "first to last p50 ms": to_all.p50,
+            "first to last p99 ms": to_all.p99,
+        }
+        return Row(subject, figures, "; ".join(filter(None, notes)))
+
+
+async def run(size: Size) -> Table:
+    """Ours first, since the peers replay its events."""
+    raise_descriptor_limit()
+    tokens = TOKENS[size]
+    with rig() as made:
+        found, events = await _ours(made, tokens)
+        rows = [found.row("ours, logged first", len(events))]
+        for way, loop in product(WAYS, LOOPS):
+            peer = await _peer(made, way, loop, events)
+            rows.append(peer.row(f"bare Tornado on {loop}, {way}", len(events)))
+    title = f"{COUNT} WebSockets watch one mission of {tokens} tokens, {GAP} ms apart"
+    return Table("fan-out", title, rows)
+
+
+async def _ours(made: Rig, tokens: int) -> tuple[Found, list[bytes]]:
+    """What it took, and the events that were sent."""
+    with await asyncio.to_thread(made.server) as server:
+        mission_id = ""
+
+        async def start(sockets: Sockets) -> None:
+            nonlocal mission_id
+            answer = await ask_json(server.port, "/api/completion/generate", _mission(tokens))
+            mission_id = answer["data"]["missionId"]
+            await _subscribe(sockets, {"type": "subscribe", "missionId": mission_id, "after": 0})
+
+        found = await _measure(Watched(server.pid, server.port, "/api/completion/ws", start))
+        log = await ask(server.port, f"/api/completion/st/mission?missionId={mission_id}")
+        return found, log.splitlines()
+
+
+async def _peer(made: Rig, way: str, loop: str, events: Sequence[bytes]) -> Found:
+    with await asyncio.to_thread(bare, loop, made.folder) as peer:
+
+        async def start(sockets: Sockets) -> None:
+            await _subscribe(sockets, {"type": "subscribe"})
+            await ask(peer.port, f"/replay?gap={GAP}", b"\n".join(events))
+
+        return await _measure(Watched(peer.pid, peer.port, f"/{way}", start))
+
+
+def _mission(tokens: int) -> dict[str, object]:
+    """A node that only takes its time, then the one that streams."""
+    gate = {"id": "gate", "mid": MODEL, "prompt": question(1, GATE)}
+    told = {"id": "told", "mid": MODEL, "prompt": question(tokens, GAP)}
+    return {"promptList": [gate, told | {"dependenceIdList": ["gate"]}]}
+
+
+async def _subscribe(sockets: Sockets, document: dict[str, object]) -> None:
+    frame = message(document)
+    async with asyncio.timeout(RUN_SECONDS):
+        await asyncio.gather(*(socket.subscribe(frame) for socket in sockets))
+
+
+async def _measure(watched: Watched) -> Found:
+    arrivals = Arrivals()
+    sockets = await subscribers(watched.port, watched.path, COUNT, arrivals)
+    await watched.start(sockets)
+    early = sum(socket.events for socket in sockets)
+    before, start = _uses(watched.pid), time.perf_counter()
+    with suppress(TimeoutError):  # the row says what is missing
+        async with asyncio.timeout(RUN_SECONDS):
+            await asyncio.gather(*(socket.over() for socket in sockets), return_exceptions=True)
+    wall, after = time.perf_counter() - start, _uses(watched.pid)
+    for socket in sockets:
+        socket.close()
+    own, children = (then - now for then, now in zip(after, before, strict=True))
+    frames = sum(socket.events for socket in sockets)
+    return Found(frames, early, own.cpu, children.cpu, wall, arrivals.spans())
+
+
+def _uses(pid: int) -> tuple[Use, Use]:
+    """Of a process, and of its children together."""
+    return use_of(pid), sum(map(use_of, children_of(pid)), Use(0.0, 0))
+
+
+if __name__ == "__main__":
+    main(run)
