@@ -23,6 +23,14 @@ check: $(VENV)/installed
 
 install: $(VENV)/installed
 
+# Every case beside its peers, which bench-peers installs: minutes, or longer for steadier figures.
+.PHONY: bench bench-full
+bench: $(VENV)/installed bench-peers
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-full: $(VENV)/installed bench-peers
+	@$(BIN)/python -m benchmarks --full $(ARGS)
+
 $(VENV)/installed: $(LOCKS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "vision needs Python >= 3.11; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }

@@ -21,7 +21,7 @@ from benchmarks.alone import main
 from benchmarks.asking import ask, ask_json
 from benchmarks.bare_tornado import LOOPS, bare
 from benchmarks.load import spread
-from benchmarks.processes import Use, children_of, use_of
+from benchmarks.processes import uses_of
 from benchmarks.report import Row, Table
 from benchmarks.rig import MODEL, Rig, Size, question, rig
 from benchmarks.sockets import (
@@ -151,21 +151,16 @@ async def _measure(watched: Watched) -> Found:
     sockets = await subscribers(watched.port, watched.path, COUNT, arrivals)
     await watched.start(sockets)
     early = sum(socket.events for socket in sockets)
-    before, start = _uses(watched.pid), time.perf_counter()
+    before, start = uses_of(watched.pid), time.perf_counter()
     with suppress(TimeoutError):  # the row says what is missing
         async with asyncio.timeout(RUN_SECONDS):
             await asyncio.gather(*(socket.over() for socket in sockets), return_exceptions=True)
-    wall, after = time.perf_counter() - start, _uses(watched.pid)
+    wall, after = time.perf_counter() - start, uses_of(watched.pid)
     for socket in sockets:
         socket.close()
     own, children = (then - now for then, now in zip(after, before, strict=True))
     frames = sum(socket.events for socket in sockets)
     return Found(frames, early, own.cpu, children.cpu, wall, arrivals.spans())
-
-
-def _uses(pid: int) -> tuple[Use, Use]:
-    """Of a process, and of its children together."""
-    return use_of(pid), sum(map(use_of, children_of(pid)), Use(0.0, 0))
 
 
 if __name__ == "__main__":

@@ -1,79 +1,104 @@
-"""Idle WebSockets on one process: memory for each, and processor time while nothing happens.
+"""Case 6: WebSockets on which nothing happens: memory for each, and processor time for all.
 
-    python -m benchmarks.idle [--connections 10000] [--seconds 30]
+    python -m benchmarks.idle [--full]
 
-Opens the connections from this process over loopback, lets them be, answers pings, and reads what
-the server process used. 10,000 connections need a descriptor limit above that on both sides.
+The law: only pings go over the connections, and all of them are answered. The measured seconds are
+whole ping intervals, so that each connection's share of pings is in them. In full there are 10,000
+connections, which need a descriptor limit above that on both sides.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import resource
-import tempfile
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass
 
+from benchmarks.alone import main
+from benchmarks.bare_tornado import bare
 from benchmarks.processes import use_of
-from tests.processes import ServerProcess
+from benchmarks.report import Row, Table
+from benchmarks.rig import Size, rig
+from benchmarks.sockets import AT_ONCE, OPEN_SECONDS, handshake, raise_descriptor_limit
 
-AT_ONCE = 200  # handshakes in flight: below the backlog of the server's port
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """So many connections, pinged every so many seconds, and watched for so many."""
+
+    connections: int
+    ping: int
+    seconds: int
 
 
-async def connect(port: int, gate: asyncio.Semaphore) -> asyncio.StreamWriter:
+LOADS = {
+    Size.QUICK: Load(2_000, ping=5, seconds=5),
+    Size.FULL: Load(10_000, ping=15, seconds=30),  # the default of `ping-interval`, twice
+}
+
+
+async def run(size: Size) -> Table:
+    """Ours, and a Tornado that keeps nothing for a connection but the connection."""
+    raise_descriptor_limit()
+    load = LOADS[size]
+    with rig() as made:
+        with await asyncio.to_thread(made.server, f"--ping-interval={load.ping}") as server:
+            rows = [await _row("ours", server.pid, server.port, "/api/completion/ws", load)]
+        with await asyncio.to_thread(bare, "uvloop", made.folder, load.ping) as peer:
+            subject = "bare Tornado on uvloop"
+            rows.append(await _row(subject, peer.pid, peer.port, "/write_message", load))
+    title = f"{load.connections:,} WebSockets, a ping each {load.ping} s"
+    return Table("idle", title, rows)
+
+
+async def _row(subject: str, pid: int, port: int, path: str, load: Load) -> Row:
+    before, gate = use_of(pid), asyncio.Semaphore(AT_ONCE)
+    async with asyncio.timeout(OPEN_SECONDS), asyncio.TaskGroup() as group:
+        opening = [group.create_task(_open(port, path, gate)) for _ in range(load.connections)]
+    sockets = [task.result() for task in opening]
+    opened = use_of(pid)
+    await asyncio.sleep(load.seconds)
+    idle, lost = use_of(pid) - opened, sum(socket.pinged.done() for socket in sockets)
+    for socket in sockets:
+        socket.close()
+    cost = opened - before
+    figures = {
+        "kB/connection": cost.memory_kb / load.connections,
+        "CPU us to open": cost.cpu / load.connections * 1e6,
+        "CPU % of a core, idle": idle.cpu / load.seconds * 100,
+    }
+    return Row(subject, figures, f"{lost} connections were lost" if lost else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """An open connection, and the task that answers its pings: done when it is lost."""
+
+    writer: asyncio.StreamWriter
+    pinged: asyncio.Task[None]
+
+    def close(self) -> None:
+        self.pinged.cancel()
+        self.writer.close()
+
+
+async def _open(port: int, path: str, gate: asyncio.Semaphore) -> Socket:
     async with gate:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
-        writer.write(
-            b"GET /api/completion/ws HTTP/1.1\r\nHost: x\r\nAuthorization: Vision chat\r\n"
-            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        writer.write(handshake(path))
         head = await reader.readuntil(b"\r\n\r\n")
-        if b" 101 " not in head:
-            raise RuntimeError(head.decode())
-    asyncio.get_running_loop().create_task(answer_pings(reader, writer))
-    return writer
+    if b" 101 " not in head:
+        raise RuntimeError(head.decode())
+    return Socket(writer, asyncio.create_task(_answer_pings(reader, writer)))
 
 
-async def answer_pings(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _answer_pings(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Frames here are pings of the server, shorter than 126 bytes (RFC 6455, section 5.5.2)."""
-    while True:
-        _, length = await reader.readexactly(2)
-        payload = await reader.readexactly(length)
-        writer.write(bytes((0x8A, 0x80 | length)) + b"\0\0\0\0" + payload)
-
-
-async def measure(connections: int, seconds: float) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with tempfile.TemporaryDirectory() as folder:
-        server = await asyncio.to_thread(ServerProcess, Path(folder) / "data")
-        with server:
-            await asyncio.sleep(3)  # the embedded model loads
-            before = use_of(server.pid)
-            gate = asyncio.Semaphore(AT_ONCE)
-            sockets = await asyncio.gather(
-                *(connect(server.port, gate) for _ in range(connections))
-            )
-            opened = use_of(server.pid) - before
-            start = use_of(server.pid)
-            await asyncio.sleep(seconds)
-            idle = use_of(server.pid) - start
-            print(f"connections                 {len(sockets):>10,}")
-            print(f"memory for each             {opened.memory_kb / connections:>10.1f} kB")
-            print(f"processor time to open each {opened.cpu / connections * 1e6:>10.0f} us")
-            print(f"processor while idle        {idle.cpu / seconds * 100:>10.1f} % of a core")
-            for socket in sockets:
-                socket.close()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--connections", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=30)
-    options = parser.parse_args()
-    asyncio.run(measure(options.connections, options.seconds))
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            _, length = await reader.readexactly(2)
+            payload = await reader.readexactly(length)
+            writer.write(bytes((0x8A, 0x80 | length)) + b"\0\0\0\0" + payload)
 
 
 if __name__ == "__main__":
-    main()
+    main(run)

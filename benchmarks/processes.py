@@ -65,6 +65,11 @@ def children_of(pid: int) -> dict[int, str]:
     return found
 
 
+def uses_of(pid: int) -> tuple[Use, Use]:
+    """Of the process itself, and of all its descendants together."""
+    return use_of(pid), sum(map(use_of, children_of(pid)), Use(0.0, 0))
+
+
 def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 

@@ -1,0 +1,66 @@
+"""All cases, or those that are named.
+
+    python -m benchmarks [--full] [--json FILE] [CASE ...]
+
+The law: one after another, since they share the processors; each table is printed when it is ready;
+a case that breaks is a table with the reason, and the others run all the same. The exit status says
+whether all of them could be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.alone import Case, add_size, size_of, tables_of
+from benchmarks.report import Row, Table, document
+from benchmarks.rig import Size
+
+# Each is a module of this package with a function `run`.
+CASES = (
+    "relay",  # cases 1 and 2
+    "fanout",  # 3
+    "scheduler",  # 4
+    "short",  # 5
+    "idle",  # 6
+    "cancel",  # 7
+    "overhead",  # 8
+    "start",  # 9
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all tables there too")
+    add_size(parser)
+    options = parser.parse_args()
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    tables, broken = [], 0
+    for name in options.cases or CASES:
+        try:
+            found = _measure(name, size_of(options))
+        except Exception as error:
+            traceback.print_exc()
+            found = [Table(name, "could not be measured", [Row("all", note=repr(error))])]
+            broken += 1
+        for table in found:
+            print(f"{table}\n", flush=True)
+        tables += found
+    if options.json is not None:
+        options.json.write_text(document(tables) + "\n")
+    return 1 if broken else 0
+
+
+def _measure(name: str, size: Size) -> list[Table]:
+    """Imported here, so that a case that cannot be imported is one that breaks."""
+    run: Case = import_module(f"benchmarks.{name}").run
+    return tables_of(run, size)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
