@@ -6,6 +6,7 @@ python server.py --help
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ import sys
 from typing import Any, Final
 
 import structlog
+import uvloop
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
@@ -52,6 +54,9 @@ MOST_DESCRIPTORS: Final = 1_048_576
 # For Redis, upstreams, files and what libraries open.
 RESERVED_DESCRIPTORS: Final = 512
 
+# Objects between two looks for cycles among the young ones: some tens of requests, a few MB.
+YOUNG_OBJECTS: Final = 20_000
+
 # Connections that wait to be accepted: a burst of clients that come back after a restart.
 BACKLOG: Final = 1024
 
@@ -62,7 +67,7 @@ def main() -> int:
         settings = load_settings(sys.argv[1:], os.environ)
         set_up(settings.log_format, sys.stderr)
         folder = DataFolder(settings.data_dir)
-        asyncio.run(serve(settings, folder))
+        uvloop.run(serve(settings, folder))
     except VisionError as error:
         sys.stderr.write(f"vision: {error.message}\n")
         return 2 if isinstance(error, SettingError) else 1
@@ -80,6 +85,7 @@ async def serve(settings: Settings, folder: DataFolder) -> None:
     async with open_services(settings, folder, os.environ, base_url) as services:
         connections = Connections(Limits(settings.key_connections, settings.key_subscriptions))
         server = _listen(settings, make_app(services, connections), sockets)
+        _settle_garbage()
         _announce(settings, base_url)
         run = asyncio.create_task(services.run(), name="services")
         stopped = asyncio.create_task(stop.wait(), name="stop signal")
@@ -109,6 +115,15 @@ async def _drain(settings: Settings, services: Services, connections: Connection
     except TimeoutError:
         _logger.warning("drain_timeout", seconds=settings.drain_timeout)
         connections.dismiss()
+
+
+def _settle_garbage() -> None:
+    """What was built at the start stays; looking through it again and again took a fifth of the
+    processor under load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 class BoundedServer(HTTPServer):

@@ -131,7 +131,6 @@ class Child:
                     cwd=folder.path,
                     pass_fds=(lock,),
                     start_new_session=True,
-                    umask=0o077,
                 )
         finally:
             os.close(lock)

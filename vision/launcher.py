@@ -40,6 +40,7 @@ def launch(parent: int, lock: int, death: int, program: list[str]) -> None:
         sys.exit(ORPHANED)
     # Python ignores SIGPIPE, and what is ignored stays ignored in the program.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.umask(0o077)  # its files are its user's alone
     try:
         os.execv(program[0], program)  # noqa: S606 - the path is absolute and our own
     except OSError as error:

@@ -30,6 +30,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from vision.errors import StaleEpoch, StoreUnavailable, UnknownCursor, UnknownMission
 from vision.missions import scripts
 from vision.missions.events import Batch, MissionFinished, MissionStatus, Outcome, encode
+from vision.redis_batching import BatchedRedis
 from vision.redis_edge import redis_calls, unavailable
 
 _logger = structlog.get_logger(__name__)
@@ -111,23 +112,22 @@ class MissionLog:
 
     def __init__(self, redis: Redis, *, mission_ttl_ms: int) -> None:
         self._redis = redis
+        self._calls = BatchedRedis(redis)
         self._ttl_ms = mission_ttl_ms
-        self._sha: dict[str, str] = {}
 
     async def create(self, mission_id: str, spec: bytes, now: int) -> bool:
         """Record a mission that has not begun; False when it is there already.
 
         `spec` comes back as it is with its `Claim`.
         """
-        created = await self._evaluate(
+        created = await self._calls.evaluate(
             scripts.CREATE, [_head(mission_id)], [spec, now, UNFINISHED_TTL_MS]
         )
         return bool(created)
 
     async def forget(self, mission_id: str) -> None:
         """Remove a mission that was recorded and then could not be queued."""
-        async with redis_calls():
-            await self._redis.delete(_log(mission_id), _head(mission_id), _nodes(mission_id))
+        await self._calls.call("DEL", _log(mission_id), _head(mission_id), _nodes(mission_id))
 
     async def acquire(
         self, mission_id: str, entry_id: bytes = b"", replaces: bytes = b""
@@ -139,7 +139,9 @@ class MissionLog:
         another entry of the queue.
         """
         keys = [_head(mission_id), _nodes(mission_id)]
-        reply = await self._evaluate(scripts.ACQUIRE, keys, [UNFINISHED_TTL_MS, entry_id, replaces])
+        reply = await self._calls.evaluate(
+            scripts.ACQUIRE, keys, [UNFINISHED_TTL_MS, entry_id, replaces]
+        )
         if not reply:
             return None
         epoch, seq, spec, claims, nodes = reply
@@ -148,14 +150,12 @@ class MissionLog:
 
     async def release(self, mission_id: str, epoch: int) -> bool:
         """Record that the mission is given up in good order; False when it is another's already."""
-        return bool(await self._evaluate(scripts.RELEASE, [_head(mission_id)], [epoch]))
+        return bool(await self._calls.evaluate(scripts.RELEASE, [_head(mission_id)], [epoch]))
 
     async def ends(self, mission_ids: Sequence[str]) -> list[int | None]:
         """The number of each mission's last event, None for one that is gone."""
-        async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
-            for mission_id in mission_ids:
-                pipe.hget(_head(mission_id), "seq")
-            return [None if seq is None else int(seq) for seq in await pipe.execute()]
+        ends = await self._calls.call_all(*(("HGET", _head(id_), "seq") for id_ in mission_ids))
+        return [None if seq is None else int(seq) for seq in ends]
 
     async def append(self, appends: Sequence[Append]) -> list[StaleEpoch | StoreUnavailable | None]:
         """Write the events of many missions in one round trip.
@@ -163,13 +163,11 @@ class MissionLog:
         One result for each: None when it is in the log, `StaleEpoch` when another runner owns the
         mission, `StoreUnavailable` when Redis refused this one (it may be tried again).
         """
-        sha = await self._load(scripts.APPEND)
-        replies = await self._append_all(appends, sha)
+        replies = await self._append_all(appends)
         if any(isinstance(reply, NoScriptError) for reply in replies):
-            # A restarted Redis has an empty script cache. The appends that went through are in
-            # the log already, and repeating them changes nothing.
-            self._sha.clear()
-            replies = await self._append_all(appends, await self._load(scripts.APPEND))
+            # The appends that went through are in the log, and repeating them changes nothing.
+            self._calls.forget(scripts.APPEND)
+            replies = await self._append_all(appends)
         return [_verdict(append, reply) for append, reply in zip(appends, replies, strict=True)]
 
     async def bury(self, claim: Claim) -> None:
@@ -185,10 +183,10 @@ class MissionLog:
 
         Raises `UnknownMission` and `UnknownCursor`.
         """
-        async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.hmget(_head(mission_id), "seq", "status")
-            pipe.xrange(_log(mission_id), min=str(after + 1), count=PAGE_ENTRIES)
-            (seq, status), entries = await pipe.execute()
+        (seq, status), entries = await self._calls.call_all(
+            ("HMGET", _head(mission_id), "seq", "status"),
+            ("XRANGE", _log(mission_id), after + 1, "+", "COUNT", PAGE_ENTRIES),
+        )
         if seq is None:
             raise unknown_mission(mission_id)
         if after > int(seq):
@@ -197,10 +195,8 @@ class MissionLog:
 
     async def record(self, mission_id: str) -> Record:
         """Everything but the events. Raises `UnknownMission`."""
-        async with redis_calls(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hgetall(_head(mission_id))
-            pipe.hgetall(_nodes(mission_id))
-            head, nodes = await pipe.execute()
+        keys = [_head(mission_id), _nodes(mission_id)]
+        head, nodes = map(_pairs, await self._calls.evaluate(scripts.RECORD, keys, []))
         if not head:
             raise unknown_mission(mission_id)
         finished = head.get(b"finished")
@@ -223,7 +219,8 @@ class MissionLog:
         except UnknownMission:
             return {}
 
-    async def _append_all(self, appends: Sequence[Append], sha: str) -> list[Any]:
+    async def _append_all(self, appends: Sequence[Append]) -> list[Any]:
+        sha = await self._calls.load(scripts.APPEND)
         async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
             for append in appends:
                 pipe.execute_command("EVALSHA", sha, 3, *self._append_arguments(append))
@@ -246,16 +243,6 @@ class MissionLog:
         for node_id, outcome in append.outcomes.items():
             arguments += [node_id, _outcome_encoder.encode(outcome)]
         return [*keys, *arguments]
-
-    async def _evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        async with redis_calls():
-            return await self._redis.eval(script, len(keys), *keys, *arguments)
-
-    async def _load(self, script: str) -> str:
-        if script not in self._sha:
-            async with redis_calls():
-                self._sha[script] = await self._redis.script_load(script)
-        return self._sha[script]
 
 
 def unknown_mission(mission_id: str) -> UnknownMission:

@@ -22,6 +22,7 @@ from redis.exceptions import ResponseError
 
 from vision.errors import Overloaded
 from vision.missions import scripts
+from vision.redis_batching import BatchedRedis
 from vision.redis_edge import redis_calls
 
 _STREAM: Final = "vision:queue"
@@ -63,6 +64,7 @@ class MissionQueue:
 
     def __init__(self, redis: Redis, consumer: str) -> None:
         self._redis = redis
+        self._calls = BatchedRedis(redis)
         self._consumer = consumer
 
     async def prepare(self) -> None:
@@ -76,9 +78,7 @@ class MissionQueue:
 
     async def offer(self, mission_id: str) -> None:
         """Queue a mission. Raises `Overloaded` when too many wait already."""
-        async with redis_calls():
-            queued = await self._redis.eval(scripts.OFFER, 1, _STREAM, mission_id, MAX_QUEUED)
-        if not queued:
+        if not await self._calls.evaluate(scripts.OFFER, [_STREAM], [mission_id, MAX_QUEUED]):
             raise Overloaded(f"{MAX_QUEUED} missions are queued; try again a little later")
 
     async def left_over(self, count: int) -> list[Ticket]:
@@ -112,10 +112,8 @@ class MissionQueue:
     async def renew(self, tickets: Sequence[Ticket]) -> set[Ticket]:
         """Keep the claims; the result has those that are still this consumer's."""
         entries = {ticket.entry_id: ticket for ticket in tickets}
-        async with redis_calls():
-            kept: Any = await self._redis.eval(
-                scripts.RENEW, 1, _STREAM, _GROUP, self._consumer, *entries
-            )
+        arguments = [_GROUP, self._consumer, *entries]
+        kept = await self._calls.evaluate(scripts.RENEW, [_STREAM], arguments)
         return {entries[entry_id] for entry_id in kept}
 
     async def holds(self, ticket: Ticket) -> bool:
@@ -146,10 +144,7 @@ class MissionQueue:
 
     async def done(self, ticket: Ticket) -> None:
         """The mission has ended: take it out of the queue."""
-        async with redis_calls(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.xack(_STREAM, _GROUP, ticket.entry_id)
-            pipe.xdel(_STREAM, ticket.entry_id)
-            await pipe.execute()
+        await self._calls.evaluate(scripts.DONE, [_STREAM], [_GROUP, ticket.entry_id])
 
     async def _read(self, position: str, count: int, wait_ms: int | None) -> list[Ticket]:
         async with redis_calls():

@@ -81,6 +81,17 @@ redis.call('XADD', KEYS[1], '*', 'mission', ARGV[1])
 return 1
 """
 
+# KEYS: queue. ARGV: group, entry. Both or neither: an entry that is not pending would be queued.
+DONE: Final = """
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('XDEL', KEYS[1], ARGV[2])
+"""
+
+# KEYS: head, nodes. Both as they are at the same moment.
+RECORD: Final = """
+return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2])}
+"""
+
 # KEYS: queue. ARGV: group, consumer, entries. Renews the claims that are still the consumer's and
 # tells which: one that woke up late must not take back what another has taken over.
 RENEW: Final = """

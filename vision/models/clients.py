@@ -1,13 +1,10 @@
-"""One HTTP client for each upstream: authentication, connections, one exchange at a time.
+"""One HTTP client for each upstream: connections, and one exchange at a time.
 
 The law: an exchange holds a slot from before it connects until its response is closed. A response
 that is closed before its end closes its socket, so the upstream notices at once; only one that was
 read to its end gives the connection back. Every wait has a bound, and the error says which. What a
 library raises leaves here as a ModelError without the key. Nothing is taken from the environment
 but proxies and certificates, and proxies never for a loopback address.
-
-`openai` is used for what it knows (authentication, errors, connections), its response objects are
-not: a pydantic object for each token costs more than the rest of the server together.
 """
 
 from __future__ import annotations
@@ -16,19 +13,21 @@ import asyncio
 import ipaddress
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import httpx2
-import openai
-from openai import AsyncOpenAI, DefaultAioHttpClient, Omit
+import msgspec
+from yarl import URL
 
 from vision.errors import ModelError
 from vision.models.backoff import parse_retry_after
 from vision.models.call import Timeouts
 from vision.models.catalog import Endpoint, Upstream
+from vision.models.composing import Composed, compose
+from vision.models.deadlines import Deadlines
 from vision.models.failures import (
     bounded,
     cut_off,
@@ -40,76 +39,39 @@ from vision.models.failures import (
 )
 from vision.models.limits import Limiter
 
-_T = TypeVar("_T")
-
 # uvicorn and cpp-httplib drop an idle connection after 5 s. To use one just then fails the request,
 # so we let go first.
-KEEPALIVE = 3.0
+KEEPALIVE: Final = 3.0
 # The end of a response follows [DONE] in the same packet or the next; without it the connection
 # cannot be used again. Waiting longer would hold up the end of the node.
-DRAIN = 0.1
+DRAIN: Final = 0.1
+# Of an error's body, whose first sentence is what we tell.
+MAX_ERROR_BYTES: Final = 64 * 1024
 
-# What the libraries raise for a failed exchange; anything else is a bug and travels on.
-_FOREIGN = (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError)
-# The header by which `with_streaming_response` tells openai's client to leave the body unread.
-_UNREAD = {"X-Stainless-Raw-Response": "stream"}
-
-
-class Deadlines:
-    """The timeouts of one call, counted from its start. For one event loop."""
-
-    def __init__(self, name: str, timeouts: Timeouts) -> None:
-        self._name = name
-        self._timeouts = timeouts
-        self._loop = asyncio.get_running_loop()
-        self._start = self._loop.time()
-
-    async def wait(self, awaited: Awaitable[_T], which: str) -> _T:
-        """Awaits until the bound `which` (`first_token`, `idle` or `total`) or the total one.
-
-        Raises ModelError `upstream_timeout` with the one that was reached.
-        """
-        timeouts = self._timeouts
-        when = last = self._start + timeouts.total
-        if which == "first_token":
-            when = self._start + timeouts.first_token
-        elif which == "idle":
-            when = self._loop.time() + timeouts.idle
-        try:
-            async with asyncio.timeout_at(min(when, last)) as bound:
-                return await awaited
-        except TimeoutError:
-            if not bound.expired():
-                raise
-        reached = which if when < last else "total"
-        raise timeout_error(reached, getattr(timeouts, reached), name=self._name)
+# What the library raises for a failed exchange; anything else is a bug and travels on.
+_FOREIGN = (aiohttp.ClientError, OSError)
 
 
 class Exchange:
     """A response while it is read; `media_type` is its content type without parameters."""
 
-    def __init__(
-        self, response: httpx2.Response, reads: AsyncGenerator[bytes, None], deadlines: Deadlines
-    ) -> None:
-        content_type: str = response.headers.get("content-type", "")
+    def __init__(self, response: aiohttp.ClientResponse, deadlines: Deadlines) -> None:
+        content_type = response.headers.get("content-type", "")
         self.media_type = content_type.partition(";")[0].strip().lower()
-        self._reads = reads
+        self._content = response.content
         self._deadlines = deadlines
 
     async def read(self, which: str) -> bytes | None:
         """All that has arrived, None at the end; `which` names the timeout that bounds the wait."""
-        try:
-            return await self._deadlines.wait(self._reads.__anext__(), which)
-        except StopAsyncIteration:
-            return None
+        return await self._deadlines.read(self._content, which) or None
 
     async def drain(self) -> None:
         """After the last event: reads to the end if it is near, so that the connection is kept."""
         # The answer is complete; whatever happens now only costs the connection.
-        with suppress(StopAsyncIteration, TimeoutError, *_FOREIGN):
+        with suppress(TimeoutError, *_FOREIGN):
             async with asyncio.timeout(DRAIN):
-                while True:
-                    await self._reads.__anext__()
+                while await self._content.readany():
+                    pass
 
 
 class Client:
@@ -126,8 +88,7 @@ class Client:
         self.limiter = Limiter(upstream.max_concurrency)
         self._endpoint = endpoint
         self._tls = tls
-        self._current: Endpoint | None = None
-        self._openai: AsyncOpenAI | None = None
+        self._connections: _Connections | None = None
 
     @asynccontextmanager
     async def exchange(
@@ -139,100 +100,103 @@ class Client:
         response is under. Every failure, the block's own ModelErrors included, leaves as a
         ModelError.
         """
+        key: str | None = None
         try:
             async with self.limiter.slot():
-                connections = await self._connections()
+                connections = await self._current()
+                key = connections.endpoint.api_key
                 deadlines = Deadlines(self.name, timeouts)
-                sent = self._send(connections, path, body, timeouts.connect)
+                sent = connections.send(path, body, timeouts.connect)
                 response = await deadlines.wait(sent, which)
-                async with aclosing(response), aclosing(response.aiter_bytes()) as reads:
-                    yield Exchange(response, reads, deadlines)
+                try:
+                    if not response.ok:
+                        raise await self._refused(response, deadlines)
+                    yield Exchange(response, deadlines)
+                finally:
+                    deadlines.close()
+                    response.close()
         except ModelError as error:
-            raise without_key(error, self._key()) from error.__cause__
+            raise without_key(error, key) from error.__cause__
         except _FOREIGN as error:
-            raise without_key(self._translate(error, timeouts), self._key()) from error
+            raise without_key(self._translate(error, timeouts), key) from error
 
     async def close(self) -> None:
         """Closes all connections; calls that still run fail."""
-        client, self._openai, self._current = self._openai, None, None
-        if client is not None:
-            await client.close()
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            await connections.close()
 
-    def _key(self) -> str | None:
-        return None if self._current is None else self._current.api_key
-
-    async def _connections(self) -> AsyncOpenAI:
+    async def _current(self) -> _Connections:
         endpoint = await self._endpoint()
-        if self._openai is not None and endpoint == self._current:
-            return self._openai
-        old, client = self._openai, self._new(endpoint)
-        self._openai, self._current = client, endpoint
+        old = self._connections
+        if old is not None and old.endpoint == endpoint:
+            return old
+        new = self._connections = _Connections(endpoint, self.limiter.capacity, self._tls)
         if old is not None:
             await old.close()
-        return client
+        return new
 
-    def _new(self, endpoint: Endpoint) -> AsyncOpenAI:
-        limits = httpx2.Limits(max_connections=self.limiter.capacity, keepalive_expiry=KEEPALIVE)
-        return AsyncOpenAI(
-            base_url=endpoint.base_url,
-            # Never None: openai would take OPENAI_API_KEY and send it to whoever is at base_url.
-            api_key=endpoint.api_key or "none",
-            max_retries=0,
-            http_client=DefaultAioHttpClient(
-                limits=limits, verify=self._tls, trust_env=not _is_loopback(endpoint.base_url)
-            ),
-        )
+    async def _refused(self, response: aiohttp.ClientResponse, deadlines: Deadlines) -> ModelError:
+        body = b""
+        while len(body) < MAX_ERROR_BYTES:
+            read = await deadlines.read(response.content, "total")
+            if not read:
+                break
+            body += read
+        wish = parse_retry_after(response.headers, time.time())
+        return status_error(response.status, body, name=self.name, retry_after=wish)
 
-    async def _send(
-        self, client: AsyncOpenAI, path: str, body: Mapping[str, object], connect: float
-    ) -> httpx2.Response:
-        headers: dict[str, str | Omit] = {
-            **_UNREAD,
-            # A compressed stream may be held back until there is enough to compress.
-            "Accept-Encoding": "identity",
-            # From the environment, and for OpenAI alone; a key belongs to one project anyway.
-            "OpenAI-Organization": Omit(),
-            "OpenAI-Project": Omit(),
-        }
-        # Named in any case: openai would let OPENAI_CUSTOM_HEADERS overrule the key.
-        key = self._key()
-        headers["Authorization"] = Omit() if key is None else f"Bearer {key}"
-        # `pool` bounds the name lookup too. The other waits are bounded by `Deadlines`.
-        timeout = httpx2.Timeout(connect=connect, pool=connect, read=None, write=None)
-        return await client.post(
-            path,
-            cast_to=httpx2.Response,
-            body=body,
-            options={"headers": headers, "timeout": timeout},
-        )
-
-    def _translate(self, error: BaseException, timeouts: Timeouts) -> ModelError:
-        """The first aiohttp error among the causes decides: the transport under `openai` reports a
-        refused or dropped connection as a timeout."""
-        if isinstance(error, openai.APIStatusError):
-            wish = parse_retry_after(error.response.headers, time.time())
-            body = error.response.content
-            return status_error(error.status_code, body, name=self.name, retry_after=wish)
-        causes = list(_causes(error))
-        cause = next((each for each in causes if isinstance(each, aiohttp.ClientError)), error)
-        if isinstance(cause, aiohttp.ServerTimeoutError):
+    def _translate(self, error: Exception, timeouts: Timeouts) -> ModelError:
+        if isinstance(error, aiohttp.ServerTimeoutError):
             return timeout_error("connect", timeouts.connect, name=self.name)
-        if isinstance(cause, aiohttp.ClientPayloadError):
+        if isinstance(error, aiohttp.ClientPayloadError):
             return cut_off(self.name)
-        if isinstance(cause, aiohttp.ClientResponseError | httpx2.DecodingError):
-            return garbled(f"{self.name} does not speak HTTP: {bounded(str(cause))}")
-        return unreachable(self.name, str(cause) or type(cause).__name__)
+        if isinstance(error, aiohttp.ClientResponseError):
+            return garbled(f"{self.name} does not speak HTTP: {bounded(str(error))}")
+        return unreachable(self.name, str(error) or type(error).__name__)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or link.__context__
+class _Connections:
+    """The connections to one endpoint."""
+
+    def __init__(self, endpoint: Endpoint, capacity: int, tls: ssl.SSLContext) -> None:
+        self.endpoint = endpoint
+        self._composed: dict[str, Composed] = {}
+        self._proxy = _proxy_for(URL(endpoint.base_url))
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=capacity, keepalive_timeout=KEEPALIVE, ssl=tls),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def send(
+        self, path: str, body: Mapping[str, object], connect: float
+    ) -> aiohttp.ClientResponse:
+        composed = self._composed.get(path)
+        if composed is None:
+            composed = self._composed[path] = await compose(self.endpoint, path)
+        return await self._session.post(
+            composed.url,
+            data=msgspec.json.encode(body),
+            headers=composed.headers,
+            proxy=self._proxy,
+            # `connect` bounds the name lookup too. The other waits are bounded by `Deadlines`.
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
 
 
-def _is_loopback(url: str) -> bool:
-    host = httpx2.URL(url).host
+def _proxy_for(url: URL) -> str | None:
+    """The proxy that the environment names for an address, as the standard library reads it."""
+    host = url.host or ""
+    if _is_loopback(host) or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    return proxies.get(url.scheme) or proxies.get("all")
+
+
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

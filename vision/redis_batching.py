@@ -1,0 +1,123 @@
+"""Redis commands of many callers in one round trip.
+
+The law: whatever was asked while the last round trip was in flight goes out in the next one. There
+is no timer: a lone command leaves at once, many at once share the cost of a trip, which is most of
+the cost of a command. Each caller gets its own answer or its own error. Commands of one caller are
+in order, since it waits for each; those of different callers are in no order that may be relied on.
+
+For short commands only: one that blocks would hold up all behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from vision.errors import StoreUnavailable
+from vision.redis_edge import redis_calls, unavailable
+
+# Callers that share one trip. Enough that the cost of a trip is no longer seen; an answer may be a
+# page of a log, and all of them are read in one go.
+MAX_CALLERS: Final = 64
+
+Command = tuple[Any, ...]
+
+
+class BatchedRedis:
+    """One process's short commands. For one event loop.
+
+    What waits is bounded by its callers, each of which waits for its own answer.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        # In order, and each answer's commands side by side.
+        self._waiting: dict[asyncio.Future[list[Any]], Sequence[Command]] = {}
+        self._trips: asyncio.Task[None] | None = None
+        self._sha: dict[str, str] = {}
+
+    async def call(self, *command: Any) -> Any:
+        """The answer to one command, as `redis` gives it. Raises `StoreUnavailable`."""
+        [answer] = await self.call_all(command)
+        return answer
+
+    async def call_all(self, *commands: Command) -> list[Any]:
+        """The answers to several, which run in this order. Raises the first error among them."""
+        answers: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[answers] = commands
+        if self._trips is None:
+            # Ends by itself when nobody waits any more; each trip is bounded in time.
+            self._trips = asyncio.create_task(self._travel(), name="redis trips")
+        return await answers
+
+    async def evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """What a Lua script answers. Raises `StoreUnavailable`."""
+        try:
+            return await self._evaluate(script, keys, arguments)
+        except NoScriptError:
+            self.forget(script)
+            return await self._evaluate(script, keys, arguments)
+
+    async def _evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return await self.call("EVALSHA", await self.load(script), len(keys), *keys, *arguments)
+
+    async def load(self, script: str) -> str:
+        """The name by which Redis knows the script. Raises `StoreUnavailable`."""
+        if script not in self._sha:
+            async with redis_calls():
+                self._sha[script] = await self._redis.script_load(script)
+        return self._sha[script]
+
+    def forget(self, script: str) -> None:
+        """Redis does not know the script any more: a restarted one has an empty cache."""
+        self._sha.pop(script, None)
+
+    async def _travel(self) -> None:
+        try:
+            while self._waiting:
+                batch = dict(islice(self._waiting.items(), MAX_CALLERS))
+                for answers in batch:
+                    del self._waiting[answers]
+                await self._trip(batch)
+        finally:
+            self._trips = None
+
+    async def _trip(self, batch: Mapping[asyncio.Future[list[Any]], Sequence[Command]]) -> None:
+        commands = [command for each in batch.values() for command in each]
+        try:
+            replies = iter(await self._send(commands))
+        except RedisError as error:
+            replies = iter([error] * len(commands))
+        for answers, asked in batch.items():
+            own = list(islice(replies, len(asked)))
+            if answers.done():
+                continue  # its caller has been cancelled
+            failed = next((reply for reply in own if isinstance(reply, Exception)), None)
+            if failed is None:
+                answers.set_result(own)
+            else:
+                answers.set_exception(failed)
+
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                return list(map(_reply, await pipe.execute(raise_on_error=False)))
+        except StoreUnavailable as error:
+            return [error] * len(commands)
+
+
+def _reply(reply: Any) -> Any:
+    """With our error in place of one that only time can change; a bug of ours stays as it is."""
+    if not isinstance(reply, RedisError):
+        return reply
+    try:
+        return unavailable(reply)
+    except RedisError as bug:
+        return bug
