@@ -16,20 +16,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack, aclosing, suppress
-from typing import Any, Final
+from contextlib import ExitStack, closing, suppress
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
-from tornado.websocket import WebSocketHandler
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
 from handlers.answers import describe
 from handlers.completion import cancelled
 from handlers.context import Context
+from handlers.outlet import Outlet, Sink
 from handlers.refusals import RefusingHandler
-from handlers.stream import WRITE_SECONDS
 from handlers.validation import parse_object
 from vision.errors import InvalidRequest, Overloaded, UnknownMission, VisionError
 from vision.missions.events import text_frame
@@ -55,7 +55,6 @@ class SocketHandler(RefusingHandler, WebSocketHandler):
         self.connections = context.connections
         self._held = ExitStack()
         self._buyers: set[str] = set()
-        self._writing = 0
         self._heard_at = 0.0
         self._next_look: asyncio.TimerHandle | None = None
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
@@ -115,6 +114,7 @@ class SocketHandler(RefusingHandler, WebSocketHandler):
     # --- whether the client is there -------------------------------------------------------------
 
     def open(self, *_: str) -> None:
+        self._outlet = Outlet(cast("WebSocketProtocol13", self.ws_connection).stream)
         self._heard()
         self._look()
 
@@ -130,8 +130,9 @@ class SocketHandler(RefusingHandler, WebSocketHandler):
         """
         interval = self.services.settings.ping_interval
         loop = asyncio.get_running_loop()
-        if not self._writing and loop.time() - self._heard_at > 2 * interval:
-            self._abort()
+        heard = max(self._heard_at, self._outlet.sent_at)
+        if not self._outlet.blocked and loop.time() - heard > 2 * interval:
+            self._outlet.close()
         else:
             self._next_look = loop.call_later(interval, self._look)
 
@@ -160,20 +161,19 @@ class SocketHandler(RefusingHandler, WebSocketHandler):
         )
         if message.get("onDisconnect") == "cancel":
             self._cancel_on_close.add(mission_id)
-        watch = await self.services.missions.watch(mission_id, 0)
+        self._follow(mission_id, await self.services.missions.watch(mission_id, 0))
         request_id = message.get("requestId")
         await self._send({"type": "accepted", "requestId": request_id, "missionId": mission_id})
-        self._follow(mission_id, watch)
 
     async def _subscribe(self, message: Message) -> None:
         self._check_room()
         mission_id, after = message["missionId"], message.get("after", 0)
         watch = await self.services.missions.watch(mission_id, int(after))
         await self._drop(mission_id)
+        self._follow(mission_id, watch)
         request_id = message.get("requestId")
         answer = {"type": "subscribed", "requestId": request_id, "missionId": mission_id}
         await self._send(answer | {"after": after, "over": watch.over})
-        self._follow(mission_id, watch)
 
     async def _unsubscribe(self, message: Message) -> Message:
         await self._drop(message["missionId"])
@@ -208,22 +208,21 @@ class SocketHandler(RefusingHandler, WebSocketHandler):
             )
 
     def _follow(self, mission_id: str, watch: Watch) -> None:
+        """Begin to push; the answer that is sent before the next wait goes out before it."""
         push = asyncio.create_task(self._push(mission_id, watch), name=f"push {mission_id}")
         self._subscriptions[mission_id] = push
 
     async def _push(self, mission_id: str, watch: Watch) -> None:
         try:
-            with self.connections.subscribe(self.owner):
-                async with aclosing(watch.batches) as batches:
-                    async for batch in batches:
-                        await self._write(batch.websocket)
+            with closing(watch), self.connections.subscribe(self.owner):
+                await watch.push(Sink(self._outlet, lambda batch: batch.websocket))
         except VisionError as error:
             # Too many, or the mission expired while it was watched.
             await self._send({"type": "error", **describe(error), "missionId": mission_id})
             self._cancel_on_close.discard(mission_id)  # it has ended
         except (StreamClosedError, TimeoutError):
             # Gone, or as good as gone: free the connection. The mission goes on.
-            self._abort()
+            self._outlet.close()
         finally:
             if self._subscriptions.get(mission_id) is asyncio.current_task():
                 del self._subscriptions[mission_id]
@@ -235,29 +234,10 @@ class SocketHandler(RefusingHandler, WebSocketHandler):
             await asyncio.wait({push})
 
     async def _send(self, message: Message) -> None:
-        with suppress(StreamClosedError, TimeoutError):  # `on_close` does what there is to do
-            await self._write(text_frame(msgspec.json.encode(message)))
-
-    async def _write(self, frames: bytes) -> None:
-        """Write whole frames, encoded once for all subscribers, past Tornado's own framing."""
-        stream = self._stream()
-        if stream is None:
-            raise StreamClosedError
-        self._writing += 1
-        try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await stream.write(frames)
-        finally:
-            self._writing -= 1
-            self._heard()
-
-    def _abort(self) -> None:
-        stream = self._stream()
-        if stream is not None:
-            stream.close()
-
-    def _stream(self) -> IOStream | None:
-        return getattr(self.ws_connection, "stream", None)
+        """Written at once; then waits until the client has taken it."""
+        if not self._outlet.put(text_frame(msgspec.json.encode(message))):
+            with suppress(StreamClosedError, TimeoutError):  # `on_close` does what there is to do
+                await self._outlet.drained()
 
 
 def _parse(message: str | bytes) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Missions as streams over HTTP: chunked NDJSON, or SSE where the client asks for it.
 
-The law: what goes out is what is in the log, batch by batch, and the next batch is taken only when
-the client's socket has taken the last, so a slow client costs a bounded amount of memory. A client
-that leaves does not end a mission unless it said so.
+The law: what goes out is what is in the log, batch by batch, and no batch follows one that the
+client's socket has not taken, so a slow client costs a bounded amount of memory. A client that
+leaves does not end a mission unless it said so.
 
 While nothing happens, heartbeats keep proxies and clients from giving up: a comment in SSE; a
 single space in NDJSON, which JSON parsers skip as white space before the next line's object.
@@ -13,19 +13,16 @@ Sources: WHATWG HTML, section 9.2 (server-sent events); nginx, `X-Accel-Bufferin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Final
+from contextlib import closing
+from typing import Final, cast
 
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from handlers.api import MAX_DIGITS, ApiHandler
+from handlers.outlet import Outlet, Sink
 from vision.errors import VisionError
-from vision.missions.events import Batch
-
-# A client that takes nothing for a minute is gone without a word, or may as well be.
-WRITE_SECONDS: Final = 60.0
+from vision.missions.hub import Watch
 
 SSE: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
@@ -35,24 +32,23 @@ class StreamHandler(ApiHandler):
     """A handler that pushes a mission's events until its end or the client's."""
 
     _push: asyncio.Task[None] | None = None
+    _beats: asyncio.Handle | None = None
     _complete = False
     _dismissed = False
-    _sending = False
-    _sent_at = 0.0
 
     async def stream(self, mission_id: str, after: int) -> bool:
         """Push the events behind the cursor. False when the client left before the end."""
-        watch = await self.services.missions.watch(mission_id, after)
-        if watch.over and self.wants_sse():
-            # Nothing is left to tell. 204 is what keeps an EventSource from asking again.
-            self.set_status(204)
-            return True
-        with self.connections.hold(self.owner, self._dismiss):
-            # A stream has no end of its own to wait for: it is dismissed, not waited for.
-            self.connections.leave(self)
-            self._begin(mission_id)
-            self._push = asyncio.create_task(self._run(watch.batches))
-            await asyncio.wait({self._push})
+        with closing(await self.services.missions.watch(mission_id, after)) as watch:
+            if watch.over and self.wants_sse():
+                # Nothing is left to tell. 204 is what keeps an EventSource from asking again.
+                self.set_status(204)
+                return True
+            with self.connections.hold(self.owner, self._dismiss):
+                # A stream has no end of its own to wait for: it is dismissed, not waited for.
+                self.connections.leave(self)
+                self._begin(mission_id)
+                self._push = asyncio.create_task(self._run(watch))
+                await asyncio.wait({self._push})
         if not self._push.cancelled():
             self._push.result()
         return self._complete or self._dismissed
@@ -78,49 +74,49 @@ class StreamHandler(ApiHandler):
         self.set_header("X-Accel-Buffering", "no")
         self.set_header("X-Mission-Id", mission_id)
 
-    async def _run(self, batches: AsyncGenerator[Batch, None]) -> None:
-        sse = self.wants_sse()
+    async def _run(self, watch: Watch) -> None:
+        connection = cast("HTTP1Connection", self.request.connection)
         try:
-            async with aclosing(batches), asyncio.TaskGroup() as group:
-                await self._send(b"")  # the headers, before there is any event
-                heartbeat = group.create_task(self._beat(b": heartbeat\n\n" if sse else b" "))
-                async for batch in batches:
-                    await self._send(batch.sse if sse else batch.ndjson)
-                heartbeat.cancel()
-                self._complete = True
-        except* (StreamClosedError, TimeoutError):
-            # Gone, or as good as gone: free the connection. The mission goes on.
-            self._cut_off()
-        except* VisionError as errors:
-            # The mission expired while it was watched: no proper end, since there was none.
-            self.log_exception(None, errors.exceptions[0], None)
-            self._cut_off()
-
-    def _cut_off(self) -> None:
-        connection = self.request.connection
-        if isinstance(connection, HTTP1Connection) and connection.stream is not None:
-            connection.stream.close()
-
-    async def _send(self, frame: bytes) -> None:
-        if frame:
-            self.write(frame)
-        self._sending = True
-        async with asyncio.timeout(WRITE_SECONDS):
+            # The headers, before there is any event. A small write is not to wait for the
+            # acknowledgement of the one before it.
+            connection.stream.set_nodelay(True)
             await self.flush()
-        self._sending = False
-        self._sent_at = asyncio.get_running_loop().time()
+            outlet = Outlet(connection.stream)
+            # Tornado, too, sends chunks (RFC 9112, section 7.1) to clients of HTTP/1.1 only.
+            chunked = chunk if self.request.version == "HTTP/1.1" else bytes
+            sse = self.wants_sse()
+            heartbeat = chunked(b": heartbeat\n\n" if sse else b" ")
+            self._beat(outlet, heartbeat)
+            await watch.push(
+                Sink(outlet, lambda batch: chunked(batch.sse if sse else batch.ndjson))
+            )
+            self._complete = True
+        except (StreamClosedError, TimeoutError):
+            # Gone, or as good as gone: free the connection. The mission goes on.
+            connection.stream.close()
+        except VisionError as error:
+            # The mission expired while it was watched: no proper end, since there was none.
+            self.log_exception(None, error, None)
+            connection.stream.close()
+        finally:
+            if self._beats is not None:
+                self._beats.cancel()
 
-    async def _beat(self, heartbeat: bytes) -> None:
+    def _beat(self, outlet: Outlet, heartbeat: bytes) -> None:
+        """Send a heartbeat when nothing was sent for long; look again when that may be so."""
+        loop = asyncio.get_running_loop()
         interval = self.services.settings.ping_interval
-        while True:
-            due = self._sent_at + interval - asyncio.get_running_loop().time()
-            if due > 0:
-                await asyncio.sleep(due)
-            elif self._sending:
-                # The client is still taking the last batch. Tornado knows of one flush at a time.
-                await asyncio.sleep(interval)
-            else:
-                await self._send(heartbeat)
+        due = outlet.sent_at + interval
+        if loop.time() >= due:
+            if not outlet.blocked:  # else the client is still taking what was sent before
+                outlet.put(heartbeat)
+            due = loop.time() + interval
+        self._beats = loop.call_at(due, self._beat, outlet, heartbeat)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body; nothing for no data, since an empty chunk ends the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 class StreamGenerateHandler(StreamHandler):

@@ -1,7 +1,8 @@
 """The hub: routes logged events to the subscribers of this process.
 
 The law: a subscriber sees every event behind its cursor once, in order, and only what is in the
-log. It reads the log until it has caught up, then follows the live feed through a bounded queue.
+log. It reads the log until it has caught up; then a live batch goes straight from the log's writer
+to the client's socket, as long as that takes all of it. Otherwise batches wait in a bounded queue.
 When the queue is full the live feed is dropped and the subscriber reads on from the log at its own
 pace: memory stays bounded whatever clients do, and nothing is lost. All subscribers of a mission
 share the same `Batch` objects, and so their frames.
@@ -15,14 +16,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from vision.errors import StoreUnavailable
 from vision.missions.events import Batch
-from vision.missions.log import MissionLog
+from vision.missions.log import MissionLog, Page
 
 # What one subscriber may hold back: a usual stream's minute. The batches are shared between the
 # subscribers of a mission, so this is also about the bound for all of them together.
@@ -36,18 +36,33 @@ LOOK_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 1.0
 
 
+class Sink(Protocol):
+    """One client's end of a connection."""
+
+    def write(self, batch: Batch) -> bool:
+        """Send; False when the client has not taken all of it. Never raises and never waits."""
+
+    async def drained(self) -> None:
+        """Until the client has taken all. Raises what the transport raises when it is gone."""
+
+
 class Subscriber:
-    """One connection's bounded queue of live batches."""
+    """One connection's bounded queue of live batches.
+
+    `shortcut` is set while the client has everything up to now: it takes a batch past the queue,
+    or answers False.
+    """
 
     def __init__(self) -> None:
         self._batches: deque[Batch] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
+        self.shortcut: Callable[[Batch], bool] | None = None
         self.overflowed = False
 
     def offer(self, batch: Batch) -> None:
         """Take a live batch. When it does not fit, all is dropped: the log has it too."""
-        if self.overflowed:
+        if self.overflowed or (self.shortcut is not None and self.shortcut(batch)):
             return
         if self._batches and self._bytes + batch.size > QUEUE_BYTES:
             self.look()
@@ -57,8 +72,12 @@ class Subscriber:
             self._arrived.set()
 
     async def wait(self) -> None:
-        """Until something came or was dropped."""
+        """Until something came or was dropped, or `wake`."""
         await self._arrived.wait()
+
+    def wake(self) -> None:
+        """End the wait: what the shortcut took wants attention."""
+        self._arrived.set()
 
     def look(self) -> None:
         """Something may be missing from the queue: have the log read."""
@@ -79,14 +98,6 @@ class Subscriber:
     def restart(self) -> None:
         """Listen to the live feed again, before the log is read."""
         self.overflowed = False
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """A mission's events behind a cursor; `over` when there are none and will be none."""
-
-    batches: AsyncGenerator[Batch, None]
-    over: bool
 
 
 @dataclass(slots=True)
@@ -159,29 +170,27 @@ class Hub:
                 self.look(mission_id)
 
     async def subscribe(self, mission_id: str, after: int) -> Watch:
-        """All events behind the cursor, until the mission's last one.
+        """All events behind the cursor, until the mission's last one. `push` or `close` it.
 
         Raises `UnknownMission`, `UnknownCursor` and `StoreUnavailable` at once, so that a client
         can be refused before its stream begins; once it has begun, it outlasts a Redis that is
-        away. Close the batches (`contextlib.aclosing`) to unsubscribe.
+        away.
         """
-        page = await self._log.read(mission_id, after)
-        over = page.final and not page.events
-        return Watch(self._watch(mission_id, after, page), over)
-
-    async def _watch(
-        self, mission_id: str, cursor: int, page: Batch
-    ) -> AsyncGenerator[Batch, None]:
         subscriber = Subscriber()
+        # Before the log is read: what is written meanwhile waits in the queue.
         self._enter(mission_id, subscriber)
         try:
-            async with aclosing(self._follow(subscriber, mission_id, cursor, page)) as batches:
-                async for batch in batches:
-                    yield batch
-                    if batch.final:
-                        return
-        finally:
+            page = await self._log.read(mission_id, after)
+        except BaseException:
             self._leave(mission_id, subscriber)
+            raise
+        return Watch(
+            subscriber,
+            page,
+            after,
+            read=lambda cursor: self._read(mission_id, cursor),
+            leave=lambda: self._leave(mission_id, subscriber),
+        )
 
     def _enter(self, mission_id: str, subscriber: Subscriber) -> None:
         feed = self._feeds.get(mission_id)
@@ -199,31 +208,109 @@ class Hub:
             if mission_id not in self._own:
                 self._part(mission_id)
 
-    async def _follow(
-        self, subscriber: Subscriber, mission_id: str, cursor: int, page: Batch
-    ) -> AsyncGenerator[Batch, None]:
-        if page.events or page.final:
-            yield page
-            cursor = page.last
-        while True:
-            subscriber.restart()
-            while (page := await self._read(mission_id, cursor)).events or page.final:
-                yield page
-                cursor = page.last
-            while not subscriber.overflowed:
-                batch = subscriber.take()
-                if batch is None:
-                    await subscriber.wait()
-                elif batch.first > cursor + 1:
-                    break  # an event is missing between the log's page and the live feed
-                elif batch.last > cursor:
-                    fresh = batch.after(cursor)
-                    yield fresh
-                    cursor = fresh.last
-
-    async def _read(self, mission_id: str, cursor: int) -> Batch:
+    async def _read(self, mission_id: str, cursor: int) -> Page:
         while True:
             try:
                 return await self._log.read(mission_id, cursor)
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+class Watch:
+    """One client's way through a mission's events, from its cursor to the end."""
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        page: Page,
+        cursor: int,
+        *,
+        read: Callable[[int], Awaitable[Page]],
+        leave: Callable[[], None],
+    ) -> None:
+        self._subscriber = subscriber
+        self._page = page
+        self._cursor = cursor
+        self._read = read
+        self._leave: Callable[[], None] | None = leave
+        self._ended = False
+        self._taken = True  # whether the client has all that was written
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left to tell, and nothing will be."""
+        return self._page.final and not self._page.events
+
+    def close(self) -> None:
+        """Hear of the mission no more."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
+
+    async def push(self, sink: Sink) -> None:
+        """Write everything to the sink; returns when it has the mission's last event.
+
+        Raises what the sink's `drained` raises, and `UnknownMission` when the mission expires.
+        """
+        try:
+            await self._pages(sink)
+            while not self._ended:
+                await self._feed(sink)
+                if not self._ended:  # something is missing: it is in the log
+                    self._subscriber.restart()
+                    self._page = await self._read(self._cursor)
+                    await self._pages(sink)
+        finally:
+            self.close()
+
+    async def _pages(self, sink: Sink) -> None:
+        """From the page at hand to the end of the log."""
+        while True:
+            page = self._page
+            if page.events or page.final:
+                await self._deliver(page, sink)
+            if self._ended or self._cursor >= page.end:
+                return
+            self._page = await self._read(self._cursor)
+
+    async def _feed(self, sink: Sink) -> None:
+        """What comes live, until the end or until something is missing."""
+        subscriber = self._subscriber
+        while not subscriber.overflowed and not self._ended:
+            batch = subscriber.take()
+            if batch is None:
+                await self._shortcut(sink)
+            elif batch.first > self._cursor + 1:
+                return  # an event is missing between the log's page and the live feed
+            elif batch.last > self._cursor:
+                await self._deliver(batch.after(self._cursor), sink)
+
+    async def _shortcut(self, sink: Sink) -> None:
+        """While the client has everything, batches go to it from where they were written."""
+        self._subscriber.shortcut = lambda batch: self._pass(batch, sink)
+        try:
+            await self._subscriber.wait()
+        finally:
+            self._subscriber.shortcut = None
+        if not self._taken:
+            await sink.drained()
+            self._taken = True
+
+    def _pass(self, batch: Batch, sink: Sink) -> bool:
+        if batch.first != self._cursor + 1:
+            return False
+        self._note(batch)
+        self._taken = sink.write(batch)
+        if self._ended or not self._taken:
+            self._subscriber.shortcut = None
+            self._subscriber.wake()
+        return True
+
+    async def _deliver(self, batch: Batch, sink: Sink) -> None:
+        self._note(batch)
+        if not sink.write(batch):
+            await sink.drained()
+
+    def _note(self, batch: Batch) -> None:
+        self._cursor = batch.last
+        self._ended = batch.final

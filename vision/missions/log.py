@@ -107,6 +107,14 @@ class Record:
     outcomes: Mapping[str, Outcome]
 
 
+class Page(Batch):
+    """What one look into the log found; `end` is the number of the last event that is there."""
+
+    def __init__(self, first: int, events: Sequence[bytes], end: int, *, final: bool) -> None:
+        super().__init__(first, events, final=final)
+        self.end = end
+
+
 class MissionLog:
     """Reads and writes missions. Every method raises `StoreUnavailable` while Redis is away."""
 
@@ -178,7 +186,7 @@ class MissionLog:
         failed = MissionStatus.FAILED
         await self.append([Append(claim.mission_id, claim.epoch, batch, {}, failed, now)])
 
-    async def read(self, mission_id: str, after: int) -> Batch:
+    async def read(self, mission_id: str, after: int) -> Page:
         """The events behind the cursor, at most a page of them; empty when there are none yet.
 
         Raises `UnknownMission` and `UnknownCursor`.
@@ -310,7 +318,7 @@ def _refusal(append: Append, error: ResponseError) -> StaleEpoch | StoreUnavaila
         return StaleEpoch(f"Redis refused an append to mission {append.mission_id}: {error}")
 
 
-def _page(after: int, entries: Sequence[Any], status: MissionStatus, seq: int) -> Batch:
+def _page(after: int, entries: Sequence[Any], status: MissionStatus, seq: int) -> Page:
     events: list[bytes] = []
     first = after + 1
     for entry_id, fields in entries:
@@ -318,5 +326,6 @@ def _page(after: int, entries: Sequence[Any], status: MissionStatus, seq: int) -
         lines = fields[b"e"].split(b"\n")
         events += lines[max(0, first - (last - len(lines) + 1)) :]
         first = last + 1
+    end = max(seq, after + len(events))  # an append may have come between the two commands
     final = status.final and after + len(events) >= seq
-    return Batch(after + 1, events, final=final)
+    return Page(after + 1, events, end, final=final)

@@ -16,6 +16,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from tests.unit.missions.watching import batches_of
 from vision.children import DataFolder
 from vision.missions.run import MissionRun
 from vision.services import Services, open_services
@@ -68,12 +69,12 @@ class Process:
         """All events behind the cursor, watched from here until the end."""
         watch = await self.services.missions.watch(mission_id, after)
         async with asyncio.timeout(PATIENCE):
-            return [json.loads(e) async for batch in watch.batches for e in batch.events]
+            return [json.loads(e) async for batch in batches_of(watch) for e in batch.events]
 
     async def told(self, mission_id: str, node_id: str) -> None:
         """Wait until some text of the node is in the log."""
         watch = await self.services.missions.watch(mission_id, 0)
-        async with asyncio.timeout(PATIENCE), aclosing(watch.batches) as batches:
+        async with asyncio.timeout(PATIENCE), aclosing(batches_of(watch)) as batches:
             async for batch in batches:
                 for event in map(json.loads, batch.events):
                     if event.get("id") == node_id and event["type"] == "token":

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
 from tests.unit.missions.conftest import TTL_MS
-from tests.unit.missions.watching import Mission, follow, numbers, watch
+from tests.unit.missions.watching import Mission, batches_of, follow, numbers, watch
 from vision import redis_edge
 from vision.errors import StoreUnavailable, UnknownCursor, UnknownMission
 from vision.missions import hub as hub_module
@@ -102,7 +102,7 @@ async def test_only_a_watch_with_nothing_to_come_is_over(hub: Hub, mission: Miss
     assert not (await hub.subscribe("m", 2)).over
     last = await hub.subscribe("m", 3)
     assert last.over
-    assert [batch.events async for batch in last.batches] == [()]
+    assert [batch.events async for batch in batches_of(last)] == [()]
 
 
 @pytest.mark.gen_test
