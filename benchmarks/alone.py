@@ -8,6 +8,8 @@ measured.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -38,6 +40,13 @@ def size_of(options: argparse.Namespace) -> Size:
 
 
 def tables_of(run: Case, size: Size) -> list[Table]:
-    """Run a case."""
-    found = uvloop.run(run(size))
+    """Run a case. Ended from outside, it ends its processes first."""
+
+    async def told() -> Table | list[Table]:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await run(size)
+
+    found = uvloop.run(told())
     return found if isinstance(found, list) else [found]

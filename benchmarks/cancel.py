@@ -73,7 +73,7 @@ Way = Callable[[Open], Awaitable[int]]
 async def run(size: Size) -> Table:
     """Ours, both ways, and the upstream's own client that leaves: nothing can be faster."""
     count = REPETITIONS[size]
-    with rig() as made, await asyncio.to_thread(made.server) as server:
+    with rig() as made, made.server() as server:
 
         async def cancel(stream: Open) -> int:
             return await _cancel(server.port, stream.mission_id)

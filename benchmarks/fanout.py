@@ -109,7 +109,7 @@ async def run(size: Size) -> Table:
 
 async def _ours(made: Rig, tokens: int) -> tuple[Found, list[bytes]]:
     """What it took, and the events that were sent."""
-    with await asyncio.to_thread(made.server) as server:
+    with made.server() as server:
         mission_id = ""
 
         async def start(sockets: Sockets) -> None:
@@ -124,7 +124,7 @@ async def _ours(made: Rig, tokens: int) -> tuple[Found, list[bytes]]:
 
 
 async def _peer(made: Rig, way: str, loop: str, events: Sequence[bytes]) -> Found:
-    with await asyncio.to_thread(bare, loop, made.folder) as peer:
+    with bare(loop, made.folder) as peer:
 
         async def start(sockets: Sockets) -> None:
             await _subscribe(sockets, {"type": "subscribe"})

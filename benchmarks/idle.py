@@ -41,9 +41,9 @@ async def run(size: Size) -> Table:
     raise_descriptor_limit()
     load = LOADS[size]
     with rig() as made:
-        with await asyncio.to_thread(made.server, f"--ping-interval={load.ping}") as server:
+        with made.server(f"--ping-interval={load.ping}") as server:
             rows = [await _row("ours", server.pid, server.port, "/api/completion/ws", load)]
-        with await asyncio.to_thread(bare, "uvloop", made.folder, load.ping) as peer:
+        with bare("uvloop", made.folder, load.ping) as peer:
             subject = "bare Tornado on uvloop"
             rows.append(await _row(subject, peer.pid, peer.port, "/write_message", load))
     title = f"{load.connections:,} WebSockets, a ping each {load.ping} s"

@@ -106,7 +106,7 @@ class _Client(asyncio.Protocol):
 
 async def run(size: Size) -> list[Table]:
     """A table for each request."""
-    with rig() as made, await asyncio.to_thread(made.server) as server:
+    with rig() as made, made.server() as server:
         asked = [
             await _single_prompt(server),
             await _mission_query(server),
@@ -114,7 +114,7 @@ async def run(size: Size) -> list[Table]:
         ]
         rows = [[await _row("ours", server.pid, server.port, each, size)] for each in asked]
         for loop in LOOPS:
-            with await asyncio.to_thread(bare, loop, made.folder) as peer:
+            with bare(loop, made.folder) as peer:
                 for found, each in zip(rows, asked, strict=True):
                     await ask(peer.port, "/answer", each.body, "PUT")
                     subject = f"bare Tornado on {loop}, same bytes"

@@ -84,7 +84,7 @@ def _figures(starts: list[Start]) -> dict[str, float]:
 
 async def _start(data: Path, *, answer: bool) -> Start:
     begin = time.perf_counter()
-    with await asyncio.to_thread(ServerProcess, data) as server:
+    with ServerProcess(data) as server:
         alive = await _until(server.port, http_request("GET", "/healthz", b"", KEY)) - begin
         # Both at once: who has just started it does not wait for /readyz.
         looks = [_until(server.port, http_request("GET", "/readyz", b"", KEY))]
@@ -92,7 +92,7 @@ async def _start(data: Path, *, answer: bool) -> Start:
             looks.append(_until(server.port, _prompt()))
         ready, *answered = [moment - begin for moment in await asyncio.gather(*looks)]
         own, children = uses_of(server.pid)
-        await asyncio.to_thread(server.terminate)  # so that the next start finds it all in order
+        server.terminate()  # so that the next start finds it all in order
     first = answered[0] if answered else None
     return Start(alive, ready, first, own.memory_kb, children.memory_kb)
 
