@@ -64,6 +64,10 @@ class Arrivals:
         self.first.setdefault(number, now)
         self.last[number] = now
 
+    def whole(self) -> float:
+        """Seconds from the very first arrival to the very last."""
+        return max(self.last.values()) - min(self.first.values())
+
     def spans(self) -> list[float]:
         """Seconds from the first to the last subscriber, for each event."""
         return [self.last[number] - begin for number, begin in self.first.items()]
