@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCKS := deploy/lock/run.txt deploy/lock/dev.txt deploy/lock/model.txt
 SOURCES := vision handlers server.py tests benchmarks
 
-.PHONY: run test check install lock format clean
+.PHONY: run test check install lock format clean bench-peers bench-lock
 
 run: $(VENV)/installed
 	@$(BIN)/python server.py $(ARGS)
@@ -46,9 +46,29 @@ lock:
 	$(LOCK) setup.cfg --extra dev -c deploy/lock/run.txt -o deploy/lock/dev.txt
 	$(LOCK) --no-deps deploy/lock/model.in -o deploy/lock/model.txt
 
+# What the benchmarks compare with, each by itself below .bench/, from the locks in benchmarks/deploy.
+bench-peers: .bench/litellm/installed .bench/langgraph/installed .bench/portkey/installed
+
+.bench/%/installed: benchmarks/deploy/%.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.bench/portkey/installed: benchmarks/deploy/package.json benchmarks/deploy/package-lock.json
+	@mkdir -p $(@D)
+	@cp $^ $(@D)
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+BENCH_LOCK := $(subst make lock,make bench-lock,$(LOCK))
+bench-lock:
+	$(BENCH_LOCK) benchmarks/deploy/litellm.in -o benchmarks/deploy/litellm.txt
+	$(BENCH_LOCK) benchmarks/deploy/langgraph.in -o benchmarks/deploy/langgraph.txt
+	npm install --prefix benchmarks/deploy --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts
+
 format: $(VENV)/installed
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,9 +21,9 @@ from redis.exceptions import NoScriptError, RedisError
 from vision.errors import StoreUnavailable
 from vision.redis_edge import redis_calls, unavailable
 
-# Callers that share one trip. Enough that the cost of a trip is no longer seen; an answer may be a
-# page of a log, and all of them are read in one go.
-MAX_CALLERS: Final = 64
+# Callers that share one trip: enough that the cost of a trip is hardly seen, and so few that the
+# first of many are soon on their way, instead of all of them together at the end.
+MAX_CALLERS: Final = 16
 
 Command = tuple[Any, ...]
 

@@ -20,7 +20,6 @@ keeps the frame. The documented fields come first and in the documented order; w
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -88,8 +87,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.status not in (NodeStatus.WAITING, NodeStatus.RUNNING)
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """Text that a node's model produced; several tokens that arrived together may share one."""
 
     node_id: str
@@ -99,32 +97,28 @@ class Token:
     created: int  # seconds since the epoch
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStarted:
+class NodeStarted(msgspec.Struct, frozen=True):
     """A node's first attempt began. Kept beside the log, not part of it: subscribers see tokens."""
 
     node_id: str
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRestarted:
+class NodeRestarted(msgspec.Struct, frozen=True):
     """The node begins again: the text that subscribers have of it is void."""
 
     node_id: str
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class NodeEnded:
+class NodeEnded(msgspec.Struct, frozen=True):
     """A node has its final outcome."""
 
     node_id: str
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class MissionFinished:
+class MissionFinished(msgspec.Struct, frozen=True):
     """The last event of a mission."""
 
     status: MissionStatus
@@ -159,24 +153,41 @@ def encode(event: Event, mission_id: str, seq: int) -> bytes:
             return _encoder.encode(fields | {"type": "finished", "status": event.status})
 
 
+class _Choice(msgspec.Struct):
+    """As the documented API has it."""
+
+    text: str
+    index: int
+    logprobs: None
+    finish_reason: str | None
+
+
+class _TokenEvent(msgspec.Struct):
+    """A token event; the order of the fields is that of the wire."""
+
+    id: str
+    object: str
+    created: int
+    choices: tuple[_Choice]
+    model: str
+    missionId: str  # noqa: N815 -- the name on the wire
+    seq: int
+    type: str
+
+
 def _encode_token(event: Token, mission_id: str, seq: int) -> bytes:
-    choice = {
-        "text": event.text,
-        "index": 0,
-        "logprobs": None,
-        "finish_reason": event.finish_reason,
-    }
+    choices = (_Choice(event.text, 0, None, event.finish_reason),)
     return _encoder.encode(
-        {
-            "id": event.node_id,
-            "object": "text_completion",
-            "created": event.created,
-            "choices": [choice],
-            "model": event.model,
-            "missionId": mission_id,
-            "seq": seq,
-            "type": "token",
-        }
+        _TokenEvent(
+            event.node_id,
+            "text_completion",
+            event.created,
+            choices,
+            event.model,
+            mission_id,
+            seq,
+            "token",
+        )
     )
 
 
@@ -221,7 +232,7 @@ class Batch:
     @cached_property
     def ndjson(self) -> bytes:
         """One JSON object a line."""
-        return b"".join(event + b"\n" for event in self.events)
+        return b"\n".join((*self.events, b""))
 
     @cached_property
     def sse(self) -> bytes:

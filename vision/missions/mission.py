@@ -109,6 +109,8 @@ class MissionState:
         if self.status.final:
             return []
         match stimulus:
+            case Arrived() | AttemptSucceeded() | AttemptFailed():
+                return self._attempted(stimulus)
             case Begin():
                 return self._begin(stimulus.now)
             case Cancel():
@@ -116,8 +118,6 @@ class MissionState:
             case GiveUp():
                 ends = self._close_all(NodeStatus.FAILED, stimulus.failure, stimulus.now)
                 return [*ends, *self._finish_if_done()]
-            case Arrived() | AttemptSucceeded() | AttemptFailed():
-                return self._attempted(stimulus)
 
     # --- the beginning ---------------------------------------------------------------------------
 

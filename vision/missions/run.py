@@ -164,7 +164,8 @@ class MissionRun:
         async with aclosing(self._models.stream(call, timeouts)) as stream:
             async for chunks in stream:
                 self.feed(_arrived(node.id, start.attempt, chunks))
-                await self._writer.room()
+                if self._writer.full:
+                    await self._writer.room()
 
 
 def _lost_runners(count: int) -> Failure:
@@ -187,10 +188,10 @@ def _failed(node_id: str, attempt: int, error: VisionError) -> AttemptFailed:
 
 def _arrived(node_id: str, attempt: int, chunks: list[Chunk]) -> Arrived:
     """All that one read brought, as one fact."""
-    reason, usage = None, None
+    text, reason, usage = "", None, None
     for chunk in chunks:
+        text += chunk.text
         reason = chunk.finish_reason or reason
         usage = chunk.usage or usage
     counts = asdict(usage) if usage is not None else None
-    text = "".join(chunk.text for chunk in chunks)
     return Arrived(node_id, attempt, text, reason, counts, now_ms())

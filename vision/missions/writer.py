@@ -64,6 +64,7 @@ class Writing:
     seq: int
     # True once the mission's last event is in the log, False once another runner owns the mission.
     ended: asyncio.Future[bool]
+    pen: tuple[str, int] = field(init=False)  # which of the pens on one mission
     chars: int = 0
     # Those who wait until what was put before is in the log.
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
@@ -72,9 +73,8 @@ class Writing:
     _outcomes: dict[str, Outcome] = field(default_factory=dict)
     _status: MissionStatus | None = None
 
-    @property
-    def pen(self) -> tuple[str, int]:
-        return self.mission_id, self.epoch
+    def __post_init__(self) -> None:
+        self.pen = self.mission_id, self.epoch
 
     def put(self, event: Event | NodeStarted) -> None:
         """Add an event. Text of a node that waits already grows; order within a node is kept."""
@@ -174,6 +174,11 @@ class LogWriter:
         self._dirty[writing.pen] = writing
         self._wake.set()
         await waiter
+
+    @property
+    def full(self) -> bool:
+        """Whether more text has to wait; see `room`."""
+        return self._pending_chars > MAX_PENDING_CHARS
 
     async def room(self) -> None:
         """Wait until more text may be put: bounded memory while Redis is slow or away."""

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from vision.errors import InvalidRequest
 
 Kind = Literal["chat", "completion"]
@@ -69,8 +71,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """One thing that a stream brought: text (maybe ""), an end, or usage. The last usage counts."""
 
     text: str

@@ -23,13 +23,13 @@ from vision.models.sse import SseEvent
 _DONE = b"[DONE]"
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     content: str | None = None
     refusal: str | None = None
     # What a thinking model thinks; the first is llama.cpp's and DeepSeek's name, the second vLLM's.
@@ -37,16 +37,16 @@ class _Message(msgspec.Struct):
     reasoning: str | None = None
 
 
-class _TokenLogprob(msgspec.Struct):
+class _TokenLogprob(msgspec.Struct, gc=False):
     logprob: float
 
 
-class _Logprobs(msgspec.Struct):
+class _Logprobs(msgspec.Struct, gc=False):
     content: list[_TokenLogprob] | None = None
     token_logprobs: list[float | None] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
     text: str | None = None
     delta: _Message | None = None
@@ -58,7 +58,7 @@ class _Choice(msgspec.Struct):
 _NO_ERROR = msgspec.Raw(b"null")
 
 
-class _Reply(msgspec.Struct):
+class _Reply(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: msgspec.Raw = _NO_ERROR

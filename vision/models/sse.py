@@ -46,6 +46,8 @@ class SseDecoder:
 
         Raises ModelError `upstream_garbled` when one event exceeds the bound.
         """
+        if self._between and len(read) <= self._max and (events := _plain(read)) is not None:
+            return events
         read = self._without_bom(read)
         if self._after_cr and read:
             self._after_cr = False
@@ -58,6 +60,12 @@ class SseDecoder:
             return []
         self._after_cr = read.endswith(b"\r")
         return self._lines(b"".join((*self._rest, read)))
+
+    @property
+    def _between(self) -> bool:
+        """Whether nothing of an event has been read yet."""
+        begun = self._start is not None or self._rest or self._data or self._name
+        return not (begun or self._after_cr)
 
     def flush(self) -> list[SseEvent]:
         """At the end of the stream: the event in progress, if it has data."""
@@ -108,3 +116,18 @@ class SseDecoder:
         if self._size > self._max:
             raise garbled(f"the upstream sent an event of more than {self._max} bytes")
         held.append(piece)
+
+
+def _plain(read: bytes) -> list[SseEvent] | None:
+    """The events of a read in the form that servers use: whole, each of one `data` line and LFs.
+
+    None when it is of any other form, which the decoder then takes line by line.
+    """
+    if not read.endswith(b"\n\n") or b"\r" in read:
+        return None
+    events: list[SseEvent] = []
+    for text in read[:-2].split(b"\n\n"):
+        if not text.startswith(b"data: ") or b"\n" in text:
+            return None
+        events.append(SseEvent("message", text[6:]))
+    return events
