@@ -1,0 +1,218 @@
+"""What a relay is compared with: the upstream itself, other gateways, and our server.
+
+The law: all lead to the same upstream, each is one worker that logs no requests and keeps nothing
+in a database, and each runs alone: it is started for its turn and gone after it. What cannot be
+started says why.
+
+`make bench-peers` installs LiteLLM and Portkey below `.bench/`; nginx is the system's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import distributions, version
+from pathlib import Path
+
+from benchmarks.load import Target, post
+from benchmarks.processes import Running, free_port, uses_of
+from benchmarks.report import ROOT
+from benchmarks.rig import MODEL, Rig, chat_body, generate, question
+
+CHAT = "/v1/chat/completions"
+INSTALLED = ROOT / ".bench"
+LITELLM = INSTALLED / "litellm"
+PORTKEY = INSTALLED / "portkey" / "node_modules" / "@portkey-ai" / "gateway"
+
+# More than the streams of any case, so that no mission waits for its turn.
+ROOM = 128
+
+# The ends of an answer that is not streamed, as each writes it; an error does not end so.
+UPSTREAM_END = b'"finish_reason":"stop"}]}'
+LITELLM_END = b'"total_tokens":110}}'
+OPENAI_END = b'"prompt_tokens_details":null}}'
+OUR_END = b'"errorMessage":""}'
+
+# The keys' check off, as its manual offers for local use: it makes LiteLLM cheaper, not dearer.
+LITELLM_UNLOCKED = {"dangerously_permit_weak_or_unset_master_key": True}
+LITELLM_ENVIRON = {
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would ask the network for prices
+    # After 100 equal chunks it takes a model for broken; ours says the same for ever.
+    "REPEATED_STREAMING_CHUNK_LIMIT": "1000000",
+}
+
+NGINX = """\
+worker_processes 1;
+daemon off;
+pid {folder}/nginx.pid;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  keepalive_requests 1000000;  # by default it closes after 1000
+  upstream bench {{ server 127.0.0.1:{upstream}; keepalive 128; keepalive_requests 1000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://bench;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+class Unusable(Exception):
+    """It cannot be measured: it is not there, or does not do what it is for."""
+
+
+# What a row's note tells; RuntimeError is a program that did not come up, with its log.
+FAILURES = (Unusable, RuntimeError)
+
+
+def reason(error: Exception) -> str:
+    """In one line: of a log, the last."""
+    return str(error).strip().rpartition("\n")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One that runs: its requests, and seconds of processor time, its children's apart."""
+
+    name: str
+    streamed: Callable[[int, int], Target]  # of so many tokens, so many milliseconds apart
+    whole: Target
+    cpu: Callable[[], tuple[float, float]]
+
+
+Start = Callable[[Rig], AbstractContextManager[Subject]]
+
+
+@contextmanager
+def direct(rig: Rig) -> Iterator[Subject]:
+    """The upstream, which runs already."""
+    yield _gateway("upstream, direct", rig.upstream, UPSTREAM_END)
+
+
+@contextmanager
+def nginx(rig: Rig) -> Iterator[Subject]:
+    """`proxy_pass`, unbuffered, connections to the upstream kept."""
+    # Debian keeps it where only root looks for programs.
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if program is None:
+        raise Unusable("the package nginx of the system is not installed")
+    folder, port = _folder(rig), free_port()
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, port=port, upstream=rig.upstream.port))
+    argv = [program, "-e", "stderr", "-p", str(folder), "-c", str(config)]
+    with Running(argv, port, folder / "log") as running:
+        yield _gateway(f"nginx {_nginx_version(program)}", running, UPSTREAM_END)
+
+
+@contextmanager
+def litellm(rig: Rig) -> Iterator[Subject]:
+    """LiteLLM's proxy, one worker, no database, no telemetry, no key."""
+    found = next(iter(distributions(name="litellm", path=_site_packages(LITELLM))), None)
+    if found is None:
+        raise Unusable("not installed: make bench-peers")
+    folder, port = _folder(rig), free_port()
+    to = {"model": "openai/bench", "api_base": rig.base_url, "api_key": "none"}
+    models = [{"model_name": "bench", "litellm_params": to}]
+    config = folder / "litellm.yaml"  # JSON is YAML
+    config.write_text(json.dumps({"model_list": models, "general_settings": LITELLM_UNLOCKED}))
+    argv = [str(LITELLM / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1"]
+    argv += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
+    with Running(argv, port, folder / "log", environ=LITELLM_ENVIRON, folder=folder) as running:
+        yield _gateway(f"LiteLLM {found.version}", running, LITELLM_END)
+
+
+@contextmanager
+def portkey(rig: Rig) -> Iterator[Subject]:
+    """Portkey's gateway on Node, without its page of logs."""
+    program = PORTKEY / "build" / "start-server.js"
+    if not program.exists():
+        raise Unusable("not installed: make bench-peers")
+    name = f"Portkey {json.loads((PORTKEY / 'package.json').read_text())['version']}"
+    folder, port = _folder(rig), free_port()
+    argv = ["node", str(program), f"--port={port}", "--headless"]
+    headers = {
+        "Authorization": "Bearer none",
+        "x-portkey-provider": "openai",
+        "x-portkey-custom-host": rig.base_url,
+    }
+    environ = {"NODE_ENV": "production"}
+    with Running(argv, port, folder / "log", environ=environ) as running:
+        yield _gateway(name, running, UPSTREAM_END, **headers)
+
+
+@contextmanager
+def plain(rig: Rig) -> Iterator[Subject]:
+    """`benchmarks/plain.py`."""
+    folder, port = _folder(rig), free_port()
+    argv = [sys.executable, "-m", "benchmarks.plain", str(port), rig.base_url]
+    with Running(argv, port, folder / "log", folder=ROOT) as running:
+        yield _gateway(f"Tornado + openai {version('openai')}", running, OPENAI_END)
+
+
+@contextmanager
+def vision(rig: Rig) -> Iterator[Subject]:
+    """Our server, its log in the Valkey that it starts."""
+    with rig.server(f"--room={ROOM}") as server:
+
+        def cpu() -> tuple[float, float]:
+            own, children = uses_of(server.pid)
+            return own.cpu, children.cpu
+
+        messages = [{"role": "user", "content": question(1, 0)}]
+        body = {"model": MODEL, "params": {"messages": messages}}
+        path, key = "/api/completion/single-prompt-request", "Vision chat"
+        whole = post(server.port, path, body, OUR_END, Authorization=key)
+        yield Subject("Vision", lambda tokens, gap: generate(server, tokens, gap), whole, cpu)
+
+
+PEERS: dict[str, Start] = {
+    "nginx": nginx,
+    "LiteLLM": litellm,
+    "Portkey": portkey,
+    "Tornado + openai": plain,
+}
+
+
+def _gateway(name: str, running: Running, end: bytes, **headers: str) -> Subject:
+    """One that speaks as the upstream does; its workers count as itself."""
+
+    def streamed(tokens: int, gap: int) -> Target:
+        return post(running.port, CHAT, chat_body(tokens, gap), b"[DONE]", **headers)
+
+    message = {"role": "user", "content": question(1, 0)}
+    whole = post(running.port, CHAT, {"model": "bench", "messages": [message]}, end, **headers)
+    return Subject(name, streamed, whole, lambda: (running.use().cpu, 0.0))
+
+
+def _folder(rig: Rig) -> Path:
+    return Path(tempfile.mkdtemp(dir=rig.folder))
+
+
+def _site_packages(environment: Path) -> list[str]:
+    return [str(path) for path in environment.glob("lib/python*/site-packages")]
+
+
+def _nginx_version(program: str) -> str:
+    """It writes `nginx version: nginx/1.22.1`, to stderr."""
+    said = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
+    return said.strip().rpartition("/")[2]

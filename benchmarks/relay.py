@@ -1,0 +1,156 @@
+"""Cases 1 and 2: tokens through a relay, at the pace of a model and as fast as they come.
+
+    python -m benchmarks.relay [--full]
+
+The law: every stream is read to its end and every token is counted; what was lost stands beside
+the figures. A load is run once at a tenth of its tokens before it is measured, and then until the
+kernel's clock, which counts processor time in hundredths of a second, is fine enough for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.alone import main
+from benchmarks.load import Spread, Stream, spread, streams
+from benchmarks.peers import FAILURES, PEERS, Start, Subject, Unusable, direct, reason, vision
+from benchmarks.report import Row, Table
+from benchmarks.rig import Rig, Size, rig
+
+# A slow peer takes seconds for its first requests; one that refuses them may leave them hanging.
+WARM_UP_SECONDS = 30.0
+
+# 0.2 s are twenty ticks of the clock: five in a hundred. 2 s are one in two hundred.
+ENOUGH_CPU = {Size.QUICK: 0.2, Size.FULL: 2.0}
+
+# The upstream and nginx use so little that they would take minutes to use that.
+ENOUGH_SECONDS = {Size.QUICK: 2.0, Size.FULL: 20.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """So many streams at once, of so many tokens, so many milliseconds apart."""
+
+    case: str
+    streams: int
+    tokens: int
+    gap: int
+
+    def __str__(self) -> str:
+        pace = f"{self.gap} ms apart" if self.gap else "as fast as they come"
+        return f"{self.streams} streams at once x {self.tokens} tokens, {pace}"
+
+
+LOADS = {
+    Size.QUICK: (Load("relay-paced", 100, 50, 20), Load("relay-burst", 50, 200, 0)),
+    Size.FULL: (Load("relay-paced", 100, 100, 20), Load("relay-burst", 50, 200, 0)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the runs of one load brought, and used."""
+
+    subject: str
+    load: Load
+    walls: Sequence[float]  # seconds, of each run
+    streams: Sequence[Stream]  # of all runs
+    cpu: float
+    children_cpu: float
+
+    @property
+    def first(self) -> Spread:
+        """Until the first token."""
+        return spread([each.first for each in self.streams if each.first is not None])
+
+    def row(self, reference: Found) -> Row:
+        """Its figures beside those of the upstream itself."""
+        first, gap = self.first, spread([gap for each in self.streams for gap in each.gaps])
+        tokens = sum(each.tokens for each in self.streams)
+        figures = {
+            "CPU us/token": self.cpu / tokens * 1e6,
+            "children us/token": self.children_cpu / tokens * 1e6,
+            "wall s": sum(self.walls) / len(self.walls),
+            "first p50 ms": first.p50,
+            "first p99 ms": first.p99,
+            "first p50 behind direct ms": first.p50 - reference.first.p50,
+            "gap p50 ms": gap.p50,
+            "gap p99 ms": gap.p99,
+        }
+        return Row(self.subject, figures, self._lost(tokens))
+
+    def _lost(self, tokens: int) -> str:
+        lost = len(self.streams) * self.load.tokens - tokens
+        broken = sum(not each.complete for each in self.streams)
+        if not lost and not broken:
+            return ""
+        return f"{lost} tokens lost, {broken} of {len(self.streams)} streams not complete"
+
+
+async def run(size: Size) -> list[Table]:
+    """Both loads; each subject is started once for the two."""
+    loads = LOADS[size]
+    with rig() as base:
+        references = await _measure(base, direct, size)
+        rows = [_rows(references, references)]
+        for name, start in PEERS.items():
+            rows.append(await _peer(base, name, start, references, size))
+        rows.append(_rows(await _measure(base, vision, size), references))
+    return [
+        Table(load.case, str(load), found)
+        for load, found in zip(loads, zip(*rows, strict=True), strict=True)
+    ]
+
+
+async def _peer(
+    base: Rig, name: str, start: Start, references: Sequence[Found], size: Size
+) -> list[Row]:
+    """A row for each load, with the figures or with the reason why there are none."""
+    try:
+        return _rows(await _measure(base, start, size), references)
+    except FAILURES as error:
+        return [Row(name, note=reason(error)) for _ in references]
+
+
+def _rows(found: Sequence[Found], references: Sequence[Found]) -> list[Row]:
+    return [each.row(other) for each, other in zip(found, references, strict=True)]
+
+
+async def _measure(base: Rig, start: Start, size: Size) -> list[Found]:
+    with start(base) as subject:
+        return [await _load(subject, load, size) for load in LOADS[size]]
+
+
+async def _load(subject: Subject, load: Load, size: Size) -> Found:
+    await _warm_up(subject, load)
+    target = subject.streamed(load.tokens, load.gap)
+    walls: list[float] = []
+    found: list[Stream] = []
+    before, used = subject.cpu(), (0.0, 0.0)
+    while used[0] < ENOUGH_CPU[size] and sum(walls) < ENOUGH_SECONDS[size]:
+        begin = time.perf_counter()
+        found += await streams(target, load.streams)
+        walls.append(time.perf_counter() - begin)
+        now = subject.cpu()
+        used = now[0] - before[0], now[1] - before[1]
+    if not any(each.tokens for each in found):
+        raise Unusable("no token came")
+    return Found(subject.name, load, walls, found, *used)
+
+
+async def _warm_up(subject: Subject, load: Load) -> None:
+    target = subject.streamed(load.tokens // 10, load.gap)
+    try:
+        async with asyncio.timeout(WARM_UP_SECONDS):
+            found = await streams(target, load.streams)
+    except TimeoutError as error:
+        raise Unusable(f"no end of the streams within {WARM_UP_SECONDS:.0f} s") from error
+    if not all(each.complete for each in found):
+        raise Unusable("streams ended before their end")
+
+
+if __name__ == "__main__":
+    main(run)
