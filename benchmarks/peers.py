@@ -1,8 +1,7 @@
 """What a relay is compared with: the upstream itself, other gateways, and our server.
 
-The law: all lead to the same upstream, each is one worker that logs no requests and keeps nothing
-in a database, and each runs alone: it is started for its turn and gone after it. What cannot be
-started says why.
+The law: all lead to the same upstream; a peer is one worker that logs no requests and has no
+database; each runs alone, started for its turn and gone after it. What cannot be started says why.
 
 `make bench-peers` installs LiteLLM and Portkey below `.bench/`; nginx is the system's.
 """
