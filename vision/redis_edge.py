@@ -13,10 +13,11 @@ The time limit is ours and not the client's `socket_timeout`: that one wraps eac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
+import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -24,6 +25,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
+    DataError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -79,6 +81,8 @@ def connect(url: str) -> Redis:
         pool = BlockingConnectionPool.from_url(
             url, max_connections=MAX_CONNECTIONS, timeout=CALL_SECONDS, **options
         )
+        kind = pool.connection_class  # by the scheme: TCP, TLS or a Unix socket
+        pool.connection_class = type(f"Packing{kind.__name__}", (_Packing, kind), {})
         return Redis.from_pool(pool)
     options["max_connections"] = MAX_CONNECTIONS_WATCHED
     options |= {"username": parsed.username, "password": parsed.password}
@@ -90,6 +94,28 @@ def connect(url: str) -> Redis:
     )
     primary: Redis = watchers.master_for(parsed.name, **options)
     return primary
+
+
+class _Packing:
+    """A connection that packs commands in C, as the client's own blocking connections do.
+
+    Its Python packing took a quarter of what an append costs.
+    """
+
+    def pack_command(self, *arguments: Any) -> list[bytes]:
+        return [self._pack(arguments)]
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        return [b"".join(map(self._pack, map(tuple, commands)))]
+
+    @staticmethod
+    def _pack(command: tuple[Any, ...]) -> bytes:
+        name, *rest = command
+        try:
+            packed: bytes = hiredis.pack_command((*name.split(), *rest))
+        except TypeError as error:
+            raise DataError(str(error)) from error
+        return packed
 
 
 def receiver(redis: Redis, pubsub: PubSub) -> Callable[[float], Awaitable[dict[str, Any] | None]]:
