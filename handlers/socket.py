@@ -156,12 +156,12 @@ class SocketHandler(RefusingHandler, WebSocketHandler):
 
     async def _generate(self, message: Message) -> None:
         self._check_room()
-        mission_id = await self.services.missions.start(
+        mission_id, watch = await self.services.missions.start_watched(
             message["promptList"], base_mission_id=message.get("baseMissionId")
         )
         if message.get("onDisconnect") == "cancel":
             self._cancel_on_close.add(mission_id)
-        self._follow(mission_id, await self.services.missions.watch(mission_id, 0))
+        self._follow(mission_id, watch)
         request_id = message.get("requestId")
         await self._send({"type": "accepted", "requestId": request_id, "missionId": mission_id})
 

@@ -36,9 +36,9 @@ class StreamHandler(ApiHandler):
     _complete = False
     _dismissed = False
 
-    async def stream(self, mission_id: str, after: int) -> bool:
-        """Push the events behind the cursor. False when the client left before the end."""
-        with closing(await self.services.missions.watch(mission_id, after)) as watch:
+    async def stream(self, mission_id: str, watch: Watch) -> bool:
+        """Push the events of the watch. False when the client left before the end."""
+        with closing(watch):
             if watch.over and self.wants_sse():
                 # Nothing is left to tell. 204 is what keeps an EventSource from asking again.
                 self.set_status(204)
@@ -124,12 +124,12 @@ class StreamGenerateHandler(StreamHandler):
 
     async def post(self) -> None:
         body = self.json_body("stream-generate")
-        mission_id = await self.services.missions.start(
+        mission_id, watch = await self.services.missions.start_watched(
             body["promptList"],
             base_mission_id=body.get("baseMissionId"),
             key=self.idempotency_key(),
         )
-        complete = await self.stream(mission_id, 0)
+        complete = await self.stream(mission_id, watch)
         if not complete and body.get("onDisconnect") == "cancel":
             await self.services.missions.cancel(mission_id, None)
 
@@ -145,7 +145,10 @@ class StreamMissionHandler(StreamHandler):
         return await self.services.tickets.redeem(ticket)
 
     async def get(self) -> None:
-        await self.stream(self.query_text("missionId"), self._cursor())
+        mission_id = self.query_text("missionId")
+        await self.stream(
+            mission_id, await self.services.missions.watch(mission_id, self._cursor())
+        )
 
     def _cursor(self) -> int:
         """What the client has seen. An EventSource that reconnects keeps its address, with the

@@ -169,6 +169,12 @@ class Hub:
                 feed.seen = end or feed.seen
                 self.look(mission_id)
 
+    def expect(self, mission_id: str) -> Watch:
+        """All events of a mission that is yet to be recorded. `push` or `close` it."""
+        subscriber = Subscriber()
+        self._enter(mission_id, subscriber)
+        return self._watch(mission_id, subscriber, Page(1, [], 0, final=False), 0)
+
     async def subscribe(self, mission_id: str, after: int) -> Watch:
         """All events behind the cursor, until the mission's last one. `push` or `close` it.
 
@@ -184,6 +190,9 @@ class Hub:
         except BaseException:
             self._leave(mission_id, subscriber)
             raise
+        return self._watch(mission_id, subscriber, page, after)
+
+    def _watch(self, mission_id: str, subscriber: Subscriber, page: Page, after: int) -> Watch:
         return Watch(
             subscriber,
             page,

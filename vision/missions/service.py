@@ -107,19 +107,49 @@ class Missions:
         before, the mission is the one that it stood for. Raises `InvalidRequest`,
         `UnknownMission` for the base, `IdempotencyConflict`, `Overloaded` and `StoreUnavailable`.
         """
-        self.check(prompt_list)
-        if base_mission_id is not None:
-            await self._check_base(base_mission_id)
-        spec = encode_spec(Spec([dict(prompt) for prompt in prompt_list], base_mission_id))
+        spec = await self._spec(prompt_list, base_mission_id)
         mission_id = secrets.token_hex(16)
         if key is not None:
             mission_id = await self._keys.claim(key, mission_id)
+        await self._accept(mission_id, spec, key)
+        return mission_id
+
+    async def start_watched(
+        self,
+        prompt_list: Sequence[Mapping[str, Any]],
+        *,
+        base_mission_id: str | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> tuple[str, Watch]:
+        """As `start`, and its events from the first one; see `Hub.subscribe`."""
+        if key is not None:  # the mission may be an old one
+            mission_id = await self.start(prompt_list, base_mission_id=base_mission_id, key=key)
+            return mission_id, await self.watch(mission_id, 0)
+        spec = await self._spec(prompt_list, base_mission_id)
+        mission_id = secrets.token_hex(16)
+        watch = self._hub.expect(mission_id)
+        try:
+            await self._accept(mission_id, spec, key)
+        except BaseException:
+            watch.close()
+            raise
+        return mission_id, watch
+
+    async def _spec(
+        self, prompt_list: Sequence[Mapping[str, Any]], base_mission_id: str | None
+    ) -> bytes:
+        self.check(prompt_list)
+        if base_mission_id is not None:
+            await self._check_base(base_mission_id)
+        return encode_spec(Spec([dict(prompt) for prompt in prompt_list], base_mission_id))
+
+    async def _accept(self, mission_id: str, spec: bytes, key: IdempotencyKey | None) -> None:
+        """Record it and queue it, unless that has been done before."""
         if await self._log.create(mission_id, spec, now_ms()):
             await self._offer(mission_id, key)
         elif (await self._log.record(mission_id)).status is MissionStatus.QUEUED:
             # Whoever came first with the key may have been cut off before it was queued.
             await self._queue.offer(mission_id)
-        return mission_id
 
     async def _check_base(self, mission_id: str) -> None:
         try:
