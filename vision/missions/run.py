@@ -13,10 +13,10 @@ import random
 import time
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import asdict
 from itertools import islice
 from typing import Final
 
+import msgspec
 import structlog
 
 from vision.errors import ModelError, VisionError
@@ -144,7 +144,8 @@ class MissionRun:
     async def _attempt(self, start: StartAttempt) -> None:
         node_id, attempt = start.node.id, start.attempt
         try:
-            await asyncio.sleep(start.delay)
+            if start.delay:
+                await asyncio.sleep(start.delay)
             await self._stream(start)
         except VisionError as error:
             self.feed(_failed(node_id, attempt, error))
@@ -193,5 +194,5 @@ def _arrived(node_id: str, attempt: int, chunks: list[Chunk]) -> Arrived:
         text += chunk.text
         reason = chunk.finish_reason or reason
         usage = chunk.usage or usage
-    counts = asdict(usage) if usage is not None else None
+    counts = msgspec.structs.asdict(usage) if usage is not None else None
     return Arrived(node_id, attempt, text, reason, counts, now_ms())

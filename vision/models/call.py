@@ -55,8 +55,7 @@ class Timeouts:
     total: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens, as the upstream counted them."""
 
     prompt_tokens: int
