@@ -38,6 +38,24 @@ async def test_each_timeout_says_which_and_closes_the_socket(
     await there.upstream.wait_closed(1)
 
 
+@pytest.mark.gen_test
+async def test_a_stream_that_goes_on_outlasts_the_idle_timeout(io_loop, there):
+    there.upstream.on("long", Reply(tokens=12, delay=0.05))
+    chunks = await there.collect(there.call("long"), replace(PATIENT, idle=0.3))
+    assert sum(bool(chunk.text) for chunk in chunks) == 12
+
+
+@pytest.mark.gen_test
+async def test_a_reader_that_takes_its_time_is_no_idle_upstream(io_loop, there):
+    there.upstream.on("long", Reply(tokens=12, delay=0.05))
+    timeouts = replace(PATIENT, idle=0.3)
+    async with aclosing(there.models.stream(there.call("long"), timeouts)) as stream:
+        await anext(stream)
+        await asyncio.sleep(0.5)
+        rest = [chunk async for chunks in stream for chunk in chunks]
+    assert "".join(chunk.text for chunk in rest).endswith("word11 ")
+
+
 @pytest.fixture
 def deaf():
     """A port that lets nobody connect: its queue of connections is full, and nobody accepts."""
