@@ -131,7 +131,12 @@ class Client:
         old = self._connections
         if old is not None and old.endpoint == endpoint:
             return old
-        new = self._connections = _Connections(endpoint, self.limiter.capacity, self._tls)
+        proxy = _proxy_for(URL(endpoint.base_url))
+        if proxy is not None and proxy.scheme not in ("http", "https"):
+            raise unreachable(
+                self.name, f"a {proxy.scheme} proxy is not supported, use an HTTP one"
+            )
+        new = self._connections = _Connections(endpoint, proxy, self.limiter.capacity, self._tls)
         if old is not None:
             await old.close()
         return new
@@ -159,10 +164,12 @@ class Client:
 class _Connections:
     """The connections to one endpoint."""
 
-    def __init__(self, endpoint: Endpoint, capacity: int, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, endpoint: Endpoint, proxy: URL | None, capacity: int, tls: ssl.SSLContext
+    ) -> None:
         self.endpoint = endpoint
         self._composed: dict[str, Composed] = {}
-        self._proxy = _proxy_for(URL(endpoint.base_url))
+        self._proxy = proxy
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=capacity, keepalive_timeout=KEEPALIVE, ssl=tls),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -187,13 +194,14 @@ class _Connections:
         await self._session.close()
 
 
-def _proxy_for(url: URL) -> str | None:
+def _proxy_for(url: URL) -> URL | None:
     """The proxy that the environment names for an address, as the standard library reads it."""
     host = url.host or ""
     if _is_loopback(host) or proxy_bypass(host):
         return None
     proxies = getproxies()
-    return proxies.get(url.scheme) or proxies.get("all")
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    return URL(proxy) if proxy else None
 
 
 def _is_loopback(host: str) -> bool:

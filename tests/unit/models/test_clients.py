@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from asking import scene_at
 from yarl import URL
 
 from vision.models.catalog import Endpoint
@@ -30,7 +31,19 @@ def test_proxy_of_the_environment_serves_its_scheme_and_no_loopback_address(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("https_proxy", PROXY)
     monkeypatch.setenv("no_proxy", "inside.example")
-    assert _proxy_for(URL(url)) == proxy
+    assert _proxy_for(URL(url)) == (proxy and URL(proxy))
+
+
+@pytest.mark.gen_test
+async def test_a_proxy_that_cannot_be_used_is_said_and_not_gone_around(io_loop, monkeypatch):
+    monkeypatch.setenv("http_proxy", "socks5://user:secret@proxy.example:1080")
+    monkeypatch.delenv("no_proxy", raising=False)
+    scene = scene_at("http://api.invalid/v1")
+    error = await scene.failure_of(scene.call("hi"))
+    await scene.models.close()
+    assert error.code == "upstream_unreachable"
+    assert "a socks5 proxy is not supported" in error.message
+    assert "secret" not in error.message
 
 
 @pytest.mark.gen_test
