@@ -33,7 +33,7 @@ from handlers.refusals import RefusingHandler
 from handlers.validation import parse_object
 from vision.errors import InvalidRequest, Overloaded, UnknownMission, VisionError
 from vision.missions.events import text_frame
-from vision.missions.hub import Watch
+from vision.missions.watch import Watch
 
 _logger = structlog.get_logger(__name__)
 

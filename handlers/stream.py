@@ -22,7 +22,7 @@ from tornado.iostream import StreamClosedError
 from handlers.api import MAX_DIGITS, ApiHandler
 from handlers.outlet import Outlet, Sink
 from vision.errors import VisionError
-from vision.missions.hub import Watch
+from vision.missions.watch import Watch
 
 SSE: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"

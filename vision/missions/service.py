@@ -24,7 +24,7 @@ from vision.errors import (
 )
 from vision.missions.events import MissionStatus, NodeStatus, Outcome
 from vision.missions.graph import Graph, build_graph
-from vision.missions.hub import Hub, Watch
+from vision.missions.hub import Hub
 from vision.missions.idempotency import IdempotencyKey, IdempotencyKeys
 from vision.missions.live import LiveFeed, Wish
 from vision.missions.log import MissionLog, Record, Spec, decode_spec, encode_spec
@@ -32,6 +32,7 @@ from vision.missions.mission import MissionState
 from vision.missions.queue import MissionQueue
 from vision.missions.run import MissionRun, now_ms
 from vision.missions.stimuli import Cancel, Log
+from vision.missions.watch import Watch
 from vision.missions.writer import LogWriter, Writing
 from vision.models.call import check_node_params
 from vision.models.catalog import Catalog

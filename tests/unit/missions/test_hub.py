@@ -15,10 +15,11 @@ from tests.unit.missions.conftest import TTL_MS
 from tests.unit.missions.watching import Mission, batches_of, follow, numbers, watch
 from vision import redis_edge
 from vision.errors import StoreUnavailable, UnknownCursor, UnknownMission
-from vision.missions import hub as hub_module
+from vision.missions import hub as hub_module, watch as watch_module
 from vision.missions.events import Batch
-from vision.missions.hub import Hub, Subscriber
+from vision.missions.hub import Hub
 from vision.missions.log import MissionLog
+from vision.missions.watch import Subscriber
 from vision.redis_edge import connect
 
 
@@ -134,7 +135,7 @@ async def collect(hub: Hub) -> list[Batch]:
 async def test_slow_subscriber_loses_nothing_and_holds_no_more_than_its_bound(
     hub: Hub, mission: Mission, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(hub_module, "QUEUE_BYTES", 40)
+    monkeypatch.setattr(watch_module, "QUEUE_BYTES", 40)
     batches = follow(hub)
     await mission.add(1)
     got = list((await anext(batches)).events)
@@ -153,7 +154,7 @@ async def test_slow_subscriber_loses_nothing_and_holds_no_more_than_its_bound(
 async def test_slow_subscriber_does_not_hold_up_a_fast_one(
     hub: Hub, mission: Mission, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(hub_module, "QUEUE_BYTES", 40)
+    monkeypatch.setattr(watch_module, "QUEUE_BYTES", 40)
     await mission.add(1)
     slow = follow(hub)
     await anext(slow)
@@ -168,7 +169,7 @@ async def test_slow_subscriber_does_not_hold_up_a_fast_one(
 
 def test_batch_that_is_larger_than_the_bound_is_taken_alone():
     subscriber = Subscriber()
-    large = Batch(1, [b"x" * (hub_module.QUEUE_BYTES + 1)], final=False)
+    large = Batch(1, [b"x" * (watch_module.QUEUE_BYTES + 1)], final=False)
     subscriber.offer(large)
     assert not subscriber.overflowed
     subscriber.offer(Batch(2, [b"x"], final=False))

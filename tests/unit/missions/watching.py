@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from vision.missions.events import Batch, MissionStatus
-from vision.missions.hub import Hub, Watch
+from vision.missions.hub import Hub
 from vision.missions.log import Append, MissionLog
+from vision.missions.watch import Watch
 
 
 def event(seq: int) -> bytes:

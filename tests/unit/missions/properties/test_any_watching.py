@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
 from tests.unit.missions.watching import Mission, follow, numbers
-from vision.missions import hub as hub_module
+from vision.missions import watch as watch_module
 from vision.missions.events import Batch
 from vision.missions.hub import Hub
 from vision.missions.log import MissionLog
@@ -57,7 +57,7 @@ def test_every_subscriber_gets_exactly_the_rest(
         assert hub._feeds == {}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hub_module, "QUEUE_BYTES", bound)
+        patch.setattr(watch_module, "QUEUE_BYTES", bound)
         io_loop.run_sync(scenario)
 
 
