@@ -94,10 +94,15 @@ class Soak:
                 async with asyncio.timeout(10):
                     async with session.post(url, json=body, headers=headers) as response:
                         if response.status == 200:
-                            return (await response.json())["data"]["missionId"]
+                            return str((await response.json())["data"]["missionId"])
             except CUT_OFF:
                 pass
             await asyncio.sleep(0.1)
+
+    def kill_all(self) -> None:
+        """Leave no server behind."""
+        for server in self.servers.values():
+            server.kill()
 
     def check(self, server: ServerProcess) -> None:
         """Raise AssertionError for the first invariant that does not hold."""
@@ -125,7 +130,7 @@ async def soak(minutes: float, processes: int, seed: int) -> Counter[str]:
         models = upstream.write_models(folder / "models.toml")
         flags = [f"--redis-url={valkey.url}", f"--models={models}"]
         found = Soak(folder, [*flags, f"--claim-timeout={CLAIM_SECONDS}"], processes, seed)
-        stack.callback(lambda: [server.kill() for server in found.servers.values()])
+        stack.callback(found.kill_all)
         until = time.monotonic() + minutes * 60
         async with aiohttp.ClientSession(headers=KEY) as session, asyncio.TaskGroup() as group:
             group.create_task(found.accidents(until))
