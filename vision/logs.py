@@ -1,15 +1,17 @@
 """Where every log line goes, and what it looks like.
 
-The law: one pipe for all. Our own lines (structlog) and those of libraries (`logging`: Tornado's
-access log, the Redis client) come out on stderr in the same form: one JSON object a line with the
-time in UTC, or a line for people, in colour only on a terminal.
+The law: one pipe for all. Our own lines (structlog) and those of libraries (`logging`: Tornado, the
+Redis client) come out on stderr in the same form: one JSON object a line with the time in UTC, or a
+line for people, in colour only on a terminal. Ours do not go through `logging`, which takes three
+times as long: there is one for each request.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TextIO
+from typing import Any, TextIO
 
+import msgspec
 import structlog
 from structlog.typing import Processor
 
@@ -43,16 +45,26 @@ def set_up(log_format: str, stream: TextIO) -> None:
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_COMMON,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*_COMMON, *_RENDERERS[log_format](stream)],
+        logger_factory=lambda name: _Line(name, stream),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         # Tests set up anew for each case; a cached logger would keep the old pipe.
         cache_logger_on_first_use=False,
     )
+
+
+class _Line:
+    """What writes our rendered lines; `name` is that of the logger."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self.name = name
+        self._stream = stream
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    debug = info = warning = error = critical = exception = _write
 
 
 def _text(stream: TextIO) -> list[Processor]:
@@ -62,7 +74,14 @@ def _text(stream: TextIO) -> list[Processor]:
 
 
 def _json(_: TextIO) -> list[Processor]:
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(serializer=_encode),
+    ]
+
+
+def _encode(event: dict[str, Any], **_: Any) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
 
 
 _RENDERERS = {"text": _text, "json": _json}
