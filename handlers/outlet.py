@@ -48,6 +48,7 @@ class Outlet:
         except StreamClosedError as closed:
             self._pending = self._loop.create_future()
             self._pending.set_exception(closed)
+            self._pending.exception()  # seen: it may be that nobody waits
         return False
 
     async def drained(self) -> None:
