@@ -1,6 +1,6 @@
 """Case 8: what a gateway adds to one short request, when nothing else happens.
 
-    python -m benchmarks.overhead [--full]
+    python -m benchmarks.overhead [--full]     # among all cases it is a part of `relay`
 
 The law: one connection to the upstream and one to what is measured, both kept; some requests go to
 the one, then as many to the other, and so on, so that whatever else happens on the machine meets
@@ -132,15 +132,20 @@ async def _peer(base: Rig, name: str, start: Start, size: Size) -> Row:
 
 async def _measure(base: Rig, start: Start, size: Size) -> Row:
     with direct(base) as upstream, start(base) as subject:
-        plain = await _Connection.open(upstream.whole)
-        through = await _Connection.open(subject.whole)
-        try:
-            return await _blocks(plain, through, subject, BLOCKS[size])
-        except TimeoutError as error:
-            raise Unusable(f"no answers within {BLOCK_SECONDS:.0f} s") from error
-        finally:
-            plain.close()
-            through.close()
+        return await measure(upstream, subject, size)
+
+
+async def measure(upstream: Subject, subject: Subject, size: Size) -> Row:
+    """What a subject that runs adds. Raises `Unusable`."""
+    plain = await _Connection.open(upstream.whole)
+    through = await _Connection.open(subject.whole)
+    try:
+        return await _blocks(plain, through, subject, BLOCKS[size])
+    except TimeoutError as error:
+        raise Unusable(f"no answers within {BLOCK_SECONDS:.0f} s") from error
+    finally:
+        plain.close()
+        through.close()
 
 
 async def _blocks(plain: _Connection, through: _Connection, subject: Subject, count: int) -> Row:

@@ -1,4 +1,5 @@
-"""Cases 1 and 2: tokens through a relay, at the pace of a model and as fast as they come.
+"""Cases 1, 2 and 8: tokens through a relay, at the pace of a model and as fast as they come, and
+what it adds to a short request.
 
     python -m benchmarks.relay [--full]
 
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks import overhead
 from benchmarks.alone import main
 from benchmarks.load import Spread, Stream, spread, streams
 from benchmarks.peers import FAILURES, PEERS, Start, Subject, Unusable, direct, reason, vision
@@ -90,38 +92,40 @@ class Found:
         return f"{lost} tokens lost, {broken} of {len(self.streams)} streams not complete"
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The upstream itself, and what its streams were like."""
+
+    upstream: Subject
+    loads: Sequence[Found]
+
+
 async def run(size: Size) -> list[Table]:
-    """Both loads; each subject is started once for the two."""
+    """Both loads and the short requests; each subject is started once for all of them."""
     loads = LOADS[size]
-    with rig() as base:
-        references = await _measure(base, direct, size)
-        rows = [_rows(references, references)]
-        for name, start in PEERS.items():
-            rows.append(await _peer(base, name, start, references, size))
-        rows.append(_rows(await _measure(base, vision, size), references))
-    return [
-        Table(load.case, str(load), found)
-        for load, found in zip(loads, zip(*rows, strict=True), strict=True)
-    ]
+    with rig() as base, direct(base) as upstream:
+        reference = Reference(upstream, [await _load(upstream, load, size) for load in loads])
+        rows = [await _peer(base, name, start, reference, size) for name, start in PEERS.items()]
+        rows.append(await _measure(base, vision, reference, size))
+    tables = []
+    for load, itself, found in zip(loads, reference.loads, zip(*rows, strict=True), strict=False):
+        tables.append(Table(load.case, str(load), [itself.row(itself), *found]))
+    return [*tables, Table("overhead", overhead.TITLE, [row[-1] for row in rows])]
 
 
-async def _peer(
-    base: Rig, name: str, start: Start, references: Sequence[Found], size: Size
-) -> list[Row]:
-    """A row for each load, with the figures or with the reason why there are none."""
+async def _peer(base: Rig, name: str, start: Start, reference: Reference, size: Size) -> list[Row]:
+    """A row for each table, with the figures or with the reason why there are none."""
     try:
-        return _rows(await _measure(base, start, size), references)
+        return await _measure(base, start, reference, size)
     except FAILURES as error:
-        return [Row(name, note=reason(error)) for _ in references]
+        return [Row(name, note=reason(error)) for _ in range(len(reference.loads) + 1)]
 
 
-def _rows(found: Sequence[Found], references: Sequence[Found]) -> list[Row]:
-    return [each.row(other) for each, other in zip(found, references, strict=True)]
-
-
-async def _measure(base: Rig, start: Start, size: Size) -> list[Found]:
+async def _measure(base: Rig, start: Start, reference: Reference, size: Size) -> list[Row]:
     with start(base) as subject:
-        return [await _load(subject, load, size) for load in LOADS[size]]
+        found = [await _load(subject, load, size) for load in LOADS[size]]
+        rows = [each.row(other) for each, other in zip(found, reference.loads, strict=True)]
+        return [*rows, await overhead.measure(reference.upstream, subject, size)]
 
 
 async def _load(subject: Subject, load: Load, size: Size) -> Found:
