@@ -105,8 +105,9 @@ class Client:
             async with self.limiter.slot():
                 connections = await self._current()
                 key = connections.endpoint.api_key
+                composed = await connections.composed(path)
                 deadlines = Deadlines(self.name, timeouts)
-                sent = connections.send(path, body, timeouts.connect)
+                sent = connections.send(composed, body, timeouts.connect)
                 response = await deadlines.wait(sent, which)
                 try:
                     if not response.ok:
@@ -175,12 +176,15 @@ class _Connections:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    async def send(
-        self, path: str, body: Mapping[str, object], connect: float
-    ) -> aiohttp.ClientResponse:
+    async def composed(self, path: str) -> Composed:
         composed = self._composed.get(path)
         if composed is None:
             composed = self._composed[path] = await compose(self.endpoint, path)
+        return composed
+
+    async def send(
+        self, composed: Composed, body: Mapping[str, object], connect: float
+    ) -> aiohttp.ClientResponse:
         return await self._session.post(
             composed.url,
             data=msgspec.json.encode(body),
