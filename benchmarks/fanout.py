@@ -21,7 +21,7 @@ from benchmarks.alone import main
 from benchmarks.asking import ask, ask_json
 from benchmarks.bare_tornado import LOOPS, bare
 from benchmarks.load import spread
-from benchmarks.processes import uses_of
+from benchmarks.processes import exact_cpus
 from benchmarks.report import Row, Table
 from benchmarks.rig import MODEL, Rig, Size, question, rig
 from benchmarks.sockets import (
@@ -31,6 +31,7 @@ from benchmarks.sockets import (
     raise_descriptor_limit,
     subscribers,
 )
+from tests.processes import ServerProcess
 
 COUNT = 500
 
@@ -57,6 +58,7 @@ Sockets = Sequence[Subscriber]
 class Watched:
     """A process whose subscribers are counted."""
 
+    count: int  # of them
     pid: int
     port: int
     path: str
@@ -67,6 +69,7 @@ class Watched:
 class Found:
     """What came, and what it took."""
 
+    subscribers: int
     frames: int
     early: int  # of these, before all had subscribed
     server: float  # seconds of processor time
@@ -77,7 +80,7 @@ class Found:
         """`events` is how many each subscriber should have got."""
         if not self.frames:
             return Row(subject, note="no frame came")
-        missing = COUNT * events - self.frames
+        missing = self.subscribers * events - self.frames
         notes = [
             f"{missing} frames are missing" if missing else "",
             f"{self.early} frames came before all had subscribed" if self.early else "",
@@ -99,7 +102,8 @@ async def run(size: Size) -> Table:
     raise_descriptor_limit()
     tokens = TOKENS[size]
     with rig() as made:
-        found, events = await _ours(made, tokens)
+        with made.server() as server:
+            found, events = await ours(server, COUNT, tokens)
         rows = [found.row("ours, logged first", len(events))]
         for way, loop in product(WAYS, LOOPS):
             peer = await _peer(made, way, loop, events)
@@ -108,20 +112,20 @@ async def run(size: Size) -> Table:
     return Table("fan-out", title, rows)
 
 
-async def _ours(made: Rig, tokens: int) -> tuple[Found, list[bytes]]:
-    """What it took, and the events that were sent."""
-    with made.server() as server:
-        mission_id = ""
+async def ours(server: ServerProcess, count: int, tokens: int) -> tuple[Found, list[bytes]]:
+    """What it took with so many subscribers, and the events that were sent."""
+    mission_id = ""
 
-        async def start(sockets: Sockets) -> None:
-            nonlocal mission_id
-            answer = await ask_json(server.port, "/api/completion/generate", _mission(tokens))
-            mission_id = answer["data"]["missionId"]
-            await _subscribe(sockets, {"type": "subscribe", "missionId": mission_id, "after": 0})
+    async def start(sockets: Sockets) -> None:
+        nonlocal mission_id
+        answer = await ask_json(server.port, "/api/completion/generate", _mission(tokens))
+        mission_id = answer["data"]["missionId"]
+        await _subscribe(sockets, {"type": "subscribe", "missionId": mission_id, "after": 0})
 
-        found = await _measure(Watched(server.pid, server.port, "/api/completion/ws", start))
-        log = await ask(server.port, f"/api/completion/st/mission?missionId={mission_id}")
-        return found, log.splitlines()
+    path = "/api/completion/ws"
+    found = await _measure(Watched(count, server.pid, server.port, path, start))
+    log = await ask(server.port, f"/api/completion/st/mission?missionId={mission_id}")
+    return found, log.splitlines()
 
 
 async def _peer(made: Rig, way: str, loop: str, events: Sequence[bytes]) -> Found:
@@ -131,7 +135,7 @@ async def _peer(made: Rig, way: str, loop: str, events: Sequence[bytes]) -> Foun
             await _subscribe(sockets, {"type": "subscribe"})
             await ask(peer.port, f"/replay?gap={GAP}", b"\n".join(events))
 
-        return await _measure(Watched(peer.pid, peer.port, f"/{way}", start))
+        return await _measure(Watched(COUNT, peer.pid, peer.port, f"/{way}", start))
 
 
 def _mission(tokens: int) -> dict[str, object]:
@@ -149,19 +153,19 @@ async def _subscribe(sockets: Sockets, document: dict[str, object]) -> None:
 
 async def _measure(watched: Watched) -> Found:
     arrivals = Arrivals()
-    sockets = await subscribers(watched.port, watched.path, COUNT, arrivals)
+    sockets = await subscribers(watched.port, watched.path, watched.count, arrivals)
     await watched.start(sockets)
     early = sum(socket.events for socket in sockets)
-    before = uses_of(watched.pid)
+    before = exact_cpus(watched.pid)
     with suppress(TimeoutError):  # the row says what is missing
         async with asyncio.timeout(RUN_SECONDS):
             await asyncio.gather(*(socket.over() for socket in sockets), return_exceptions=True)
-    after = uses_of(watched.pid)
+    after = exact_cpus(watched.pid)
     for socket in sockets:
         socket.close()
     own, children = (then - now for then, now in zip(after, before, strict=True))
     frames = sum(socket.events for socket in sockets)
-    return Found(frames, early, own.cpu, children.cpu, arrivals)
+    return Found(watched.count, frames, early, own, children, arrivals)
 
 
 if __name__ == "__main__":

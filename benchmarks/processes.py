@@ -3,7 +3,9 @@
 The law: a process is ready when its constructor returns and gone when its block is left. What it
 has used is what the kernel counts, for itself and for all that it has started.
 
-Source: proc(5), /proc/[pid]/stat fields 4, 14 and 15, /proc/[pid]/status VmRSS.
+Source: proc(5), /proc/[pid]/stat fields 4, 14 and 15, /proc/[pid]/status VmRSS;
+clock_getcpuclockid(3), whose value for another process Linux has kept as include/linux/
+posix-timers.h has it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from pathlib import Path
 from typing import Self
 
 TICKS = os.sysconf("SC_CLK_TCK")
+
+# Of a process's clock: CPUCLOCK_SCHED, which counts what its threads ran, those that ended too.
+CPU_CLOCK = 2
 
 # LiteLLM's proxy imports for some 10 s on a machine of two cores.
 START_SECONDS = 90.0
@@ -68,6 +73,16 @@ def children_of(pid: int) -> dict[int, str]:
 def uses_of(pid: int) -> tuple[Use, Use]:
     """Of the process itself, and of all its descendants together."""
     return use_of(pid), sum(map(use_of, children_of(pid)), Use(0.0, 0))
+
+
+def exact_cpu(pid: int) -> float:
+    """As `use_of(pid).cpu`, in nanoseconds instead of ticks of 10 ms: for short measurements."""
+    return time.clock_gettime(~pid << 3 | CPU_CLOCK)
+
+
+def exact_cpus(pid: int) -> tuple[float, float]:
+    """Of the process itself, and of all its descendants together."""
+    return exact_cpu(pid), sum(map(exact_cpu, children_of(pid)))
 
 
 def _stat(pid: int) -> list[str]:

@@ -1,0 +1,143 @@
+"""What missions that are kept cost those that run: one of the tables of `growth.py`.
+
+The law: a mission that has ended stays in Valkey for `mission-ttl`, and neither a new mission nor
+the replay of an old one may cost more for that. The memory is Valkey's own count of what it uses;
+a row's is the growth since the first missions had ended, over the missions since then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.asking import ask_json
+from benchmarks.load import Stream, Target, http_request, stream, streams
+from benchmarks.processes import exact_cpu
+from benchmarks.report import Row, Table
+from benchmarks.rig import MODEL, Rig, Size, generate, question
+from tests.processes import ServerProcess
+from tests.valkeys import Valkey
+
+KEPT = {Size.QUICK: (100, 1_000), Size.FULL: (100, 1_000, 10_000)}
+
+# A short answer of a model, as fast as it comes.
+TOKENS = 20
+
+# Missions and replays at once: less than the room of a server.
+AT_ONCE = 32
+
+# So often for a row: 256 missions in the quick way, which are kept too.
+ROUNDS = {Size.QUICK: 8, Size.FULL: 32}
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Seconds of processor time."""
+
+    server: float
+    valkey: float
+
+    def __sub__(self, before: Used) -> Used:
+        return Used(self.server - before.server, self.valkey - before.valkey)
+
+
+@dataclass(slots=True)
+class Shelf:
+    """A server and a Valkey of its own, and how many missions have ended there."""
+
+    server: ServerProcess
+    valkey: Valkey
+    kept: int = 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes that Valkey uses for what it holds."""
+        return int(self.valkey.client.info("memory")["used_memory"])
+
+    async def run(self, rounds: int) -> Used:
+        """So often so many missions at once."""
+        target = generate(self.server, TOKENS, 0)
+        used = await self._measure([target] * AT_ONCE, rounds)
+        self.kept += rounds * AT_ONCE
+        return used
+
+    async def fill(self, count: int) -> None:
+        """Until so many are kept."""
+        target = generate(self.server, TOKENS, 0)
+        while self.kept < count:
+            more = min(AT_ONCE, count - self.kept)
+            await streams(target, more)
+            self.kept += more
+
+    async def replay(self, replays: Sequence[Target], rounds: int) -> Used:
+        return await self._measure(replays, rounds)
+
+    async def first_missions(self) -> list[Target]:
+        """Replays of as many missions as there are at once; they have ended."""
+        prompts = [{"id": "1", "mid": MODEL, "prompt": question(TOKENS, 0)}]
+        targets = []
+        for _ in range(AT_ONCE):
+            path, body = "/api/completion/generate", {"promptList": prompts}
+            answer = await ask_json(self.server.port, path, body)
+            targets.append(self._replay(answer["data"]["missionId"]))
+        await self._measure(targets, 1)
+        self.kept += AT_ONCE
+        return targets
+
+    def _replay(self, mission_id: str) -> Target:
+        path = f"/api/completion/st/mission?missionId={mission_id}"
+        request = http_request("GET", path, b"", {"Authorization": "Vision chat"})
+        return Target(self.server.port, request, b"[FINISHED]")
+
+    async def _measure(self, targets: Sequence[Target], rounds: int) -> Used:
+        before = self._used()
+        for _ in range(rounds):
+            _check(await asyncio.gather(*map(stream, targets)))
+        return self._used() - before
+
+    def _used(self) -> Used:
+        return Used(exact_cpu(self.server.pid), exact_cpu(self.valkey.process.pid))
+
+
+def _check(found: Sequence[Stream]) -> None:
+    """A figure of missions that did not end, or were not whole, would say nothing."""
+    if any(not each.complete or each.tokens != TOKENS for each in found):
+        raise RuntimeError("a mission or a replay of one was not whole")
+
+
+async def missions_kept(made: Rig, size: Size) -> Table:
+    """One server for all rows."""
+    with (
+        Valkey(made.folder / "valkey", "--appendonly", "yes") as valkey,
+        made.server(f"--redis-url={valkey.url}") as server,
+    ):
+        shelf = Shelf(server, valkey)
+        replays = await shelf.first_missions()
+        first_kept, first_memory = shelf.kept, shelf.memory
+        found = []
+        for count in KEPT[size]:
+            await shelf.fill(count)
+            memory = (shelf.memory - first_memory) / (shelf.kept - first_kept)
+            missions = await shelf.run(ROUNDS[size])
+            replayed = await shelf.replay(replays, ROUNDS[size])
+            found.append((count, missions, replayed, memory))
+    each = ROUNDS[size] * AT_ONCE
+    first = found[0]
+    rows = [
+        Row(
+            f"{count:,} kept",
+            {
+                "CPU us/mission": missions.server / each * 1e6,
+                "to first": missions.server / first[1].server,
+                "Valkey us/mission": missions.valkey / each * 1e6,
+                "CPU us/replay": replayed.server / each * 1e6,
+                "replay to first": replayed.server / first[2].server,
+                "Valkey us/replay": replayed.valkey / each * 1e6,
+                "bytes/mission": memory,
+            },
+        )
+        for count, missions, replayed, memory in found
+    ]
+    title = f"missions of one node and {TOKENS} tokens, {AT_ONCE} at once, and replays of old ones"
+    return Table("growth-kept", title, rows)
