@@ -1,18 +1,19 @@
 """The graph in nothing but asyncio: what no scheduler of tasks goes below.
 
 The law: one task for each node, which awaits the tasks that it depends on. Nothing is checked,
-logged, retried or cancelled. `python -m benchmarks.bare SHAPE DELAY RUNS` prints its cost as JSON.
+logged, retried or cancelled. Started as `timing` says.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import uvloop
 
 from benchmarks.graphs import TEXT
-from benchmarks.timing import Run, Work, measure, report
+from benchmarks.timing import Run, Work, measure, report, works
 
 
 async def _node(before: Sequence[asyncio.Task[str]], delay: float) -> str:
@@ -32,14 +33,15 @@ async def _run(work: Work) -> None:
     assert len(results) == len(work.shape)
 
 
-async def main(work: Work) -> None:
+async def main() -> None:
     """Measure and tell."""
+    for work in works():
+        report(await measure(work, partial(_prepare, work)))
 
-    async def prepare() -> Run:
-        return lambda: _run(work)
 
-    report(await measure(work, prepare))
+async def _prepare(work: Work) -> Run:
+    return partial(_run, work)
 
 
 if __name__ == "__main__":
-    uvloop.run(main(Work.from_arguments()))
+    uvloop.run(main())

@@ -3,7 +3,7 @@
 The law: everything between the claim of a mission and its last event in the log is the server's own
 code: graph, state machine, shell, log writer, and the embedded Valkey as the server starts it. Only
 the model is replaced, by one that answers at once in one read. Not in it: accepting a mission over
-HTTP, and subscribers. `python -m benchmarks.own_missions SHAPE DELAY RUNS` prints its cost as JSON.
+HTTP, and subscribers. Started as `timing` says.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 from uuid import uuid4
@@ -21,8 +22,8 @@ import uvloop
 from redis.asyncio import Redis
 
 from benchmarks.graphs import TEXT
-from benchmarks.processes import use_of
-from benchmarks.timing import WARM_UP_RUNS, Run, Work, measure, report
+from benchmarks.processes import exact_cpu
+from benchmarks.timing import WARM_UP_RUNS, Run, Work, measure, report, works
 from vision.children import DataFolder
 from vision.missions.events import Batch
 from vision.missions.log import MissionLog, Spec, encode_spec
@@ -65,7 +66,6 @@ class Office:
     log: MissionLog
     writer: LogWriter
     catalog: Catalog
-    models: Models
     valkey_pid: int
 
     async def mission(self, work: Work) -> Run:
@@ -75,11 +75,10 @@ class Office:
         await self.log.create(mission_id, spec, now_ms())
         claim = await self.log.acquire(mission_id)
         assert claim is not None
+        models = cast("Models", InstantModels(work.delay))  # it has the one method that a run calls
 
         async def run() -> None:
-            mission = MissionRun(
-                claim, {}, catalog=self.catalog, models=self.models, writer=self.writer
-            )
+            mission = MissionRun(claim, {}, catalog=self.catalog, models=models, writer=self.writer)
             assert await mission.run()
             ends = mission.state.outcomes.values()
             assert len(ends) == len(work.shape)
@@ -89,7 +88,7 @@ class Office:
 
 
 @asynccontextmanager
-async def office(folder: DataFolder, delay: float) -> AsyncIterator[Office]:
+async def office(folder: DataFolder) -> AsyncIterator[Office]:
     """A Valkey of its own, and the log writer that runs."""
     valkey = EmbeddedValkey(folder)
     await valkey.start()
@@ -99,8 +98,7 @@ async def office(folder: DataFolder, delay: float) -> AsyncIterator[Office]:
     writing = asyncio.create_task(writer.run())
     try:
         assert valkey.pid is not None
-        models = cast("Models", InstantModels(delay))  # the one method that a run calls
-        yield Office(log, writer, default_catalog(None), models, valkey.pid)
+        yield Office(log, writer, default_catalog(None), valkey.pid)
     finally:
         writing.cancel()
         with suppress(asyncio.CancelledError):
@@ -113,14 +111,15 @@ def _publish(mission_id: str, batch: Batch) -> None:
     """Nobody watches."""
 
 
-async def main(work: Work, folder: DataFolder) -> None:
+async def main(folder: DataFolder) -> None:
     """Measure and tell."""
-    async with office(folder, work.delay) as here:
-        before = use_of(here.valkey_pid)
-        cost = await measure(work, lambda: here.mission(work))
-        used = use_of(here.valkey_pid) - before
-    all_nodes = len(work.shape) * (WARM_UP_RUNS + work.runs)
-    report(cost, valkey_us=used.cpu / all_nodes * 1e6)
+    async with office(folder) as here:
+        for work in works():
+            before = exact_cpu(here.valkey_pid)
+            cost = await measure(work, partial(here.mission, work))
+            used = exact_cpu(here.valkey_pid) - before
+            all_nodes = len(work.shape) * (WARM_UP_RUNS + work.runs)
+            report(cost, valkey_us=used / all_nodes * 1e6)
 
 
 if __name__ == "__main__":
@@ -128,4 +127,4 @@ if __name__ == "__main__":
         tempfile.TemporaryDirectory(prefix="vision-bench-") as name,
         closing(DataFolder(Path(name) / "data")) as data,
     ):
-        uvloop.run(main(Work.from_arguments(), data))
+        uvloop.run(main(data))

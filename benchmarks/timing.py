@@ -1,5 +1,9 @@
 """How a scheduler is measured: so many runs of one graph, in a process of its own.
 
+    python -m benchmarks.MODULE [SHAPE DELAY RUNS]...
+
+A scheduler is a module that does each work in turn and prints a line of JSON for it.
+
 The law: the same for all, in this interpreter and in others (so only the standard library is used).
 What is prepared for a run is not measured, nor are the first runs. Processor time is that of this
 process alone, user and system. Garbage is collected as in our server, for all of them: otherwise
@@ -35,20 +39,24 @@ class Work:
     delay: float
     runs: int
 
-    @classmethod
-    def from_arguments(cls) -> Work:
-        """As `arguments` wrote it."""
-        shape, delay, runs = sys.argv[1:]
-        return cls(SHAPES[shape], float(delay), int(runs))
-
-    def arguments(self) -> list[str]:
-        """For the command line of the process that measures."""
-        return [self.shape.name, str(self.delay), str(self.runs)]
-
     @property
     def nodes(self) -> int:
         """How many are run and measured in all."""
         return len(self.shape) * self.runs
+
+    @property
+    def arguments(self) -> list[str]:
+        """For the command line of the process that measures: see `works`."""
+        return [self.shape.name, str(self.delay), str(self.runs)]
+
+
+def works() -> list[Work]:
+    """What this process was started for."""
+    words = iter(sys.argv[1:])
+    return [
+        Work(SHAPES[shape], float(delay), int(runs))
+        for shape, delay, runs in zip(words, words, words, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

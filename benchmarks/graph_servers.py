@@ -1,0 +1,172 @@
+"""Graphs over real sockets: our server, its log and an upstream, and LangGraph's server.
+
+The law: a request is the graph, or its name, and the answer holds every node's text: one that is
+not complete is no figure. Our nodes are calls of the upstream over HTTP and are logged to Valkey;
+LangGraph's are functions that return at once, in memory. So its rows are flattered, and say so.
+
+    python -m benchmarks.graph_servers [--full]
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.alone import main
+from benchmarks.graphs import CHAIN, DIAMOND, FAN_OUT, LAYERED, SHORT_CHAIN, WIDE, Shape
+from benchmarks.load import Stream, Target, post, spread, stream
+from benchmarks.peers import FAILURES, INSTALLED, Unusable, reason
+from benchmarks.processes import Running, exact_cpus, free_port
+from benchmarks.report import ROOT, Row, Table
+from benchmarks.rig import HERE, MODEL, Rig, Size, question, rig
+from tests.processes import ServerProcess
+
+LANGGRAPH = INSTALLED / "langgraph" / "bin" / "langgraph"
+
+LARGE = (LAYERED, WIDE, CHAIN)
+SMALL = (SHORT_CHAIN, FAN_OUT, DIAMOND)
+
+# Nodes of each large shape in all: a second or two.
+NODES = {Size.QUICK: 3_000, Size.FULL: 30_000}
+
+# Requests for each small shape: our server needs some milliseconds for each, LangGraph's a second.
+OURS = {Size.QUICK: 100, Size.FULL: 1_000}
+THEIRS = {Size.QUICK: 4, Size.FULL: 60}
+
+# Connections to the upstream are open and pools are filled after that.
+WARM_UP = 1
+
+# Without an account it talks to nobody; these keep it from trying.
+ENVIRON = {
+    "LANGSMITH_TRACING": "false",
+    "LANGGRAPH_CLI_NO_ANALYTICS": "1",
+    "PYTHONPATH": str(ROOT),
+}
+NOTE = "nodes return at once, nothing is called, in memory; it polls its queue every 0.5 s"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A server that runs: how a graph is asked for, and what it has used.
+
+    In seconds of processor time, its children's apart.
+    """
+
+    name: str
+    target: Callable[[Shape], Target]
+    cpu: Callable[[], tuple[float, float]]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Some requests, one after the other: seconds of each, and processor time of all."""
+
+    seconds: list[float]
+    cpu: float
+    children: float
+
+
+async def run(size: Size) -> list[Table]:
+    """The large shapes on our server, the small ones on both."""
+    with rig() as base:
+        with vision(base) as ours:
+            large = [await _large(ours, shape, NODES[size] // len(shape)) for shape in LARGE]
+            small = [await _small(ours, shape, OURS[size]) for shape in SMALL]
+        try:
+            with langgraph(base) as theirs:
+                small += [await _small(theirs, shape, THEIRS[size]) for shape in SMALL]
+        except FAILURES as error:
+            small.append(Row("LangGraph's server", note=reason(error)))
+    return [
+        Table("scheduler-http", "large graphs, one after another, nodes are calls", large),
+        Table("scheduler-http", "small graphs, one after another", small),
+    ]
+
+
+@contextmanager
+def vision(rig: Rig) -> Iterator[Subject]:
+    """Our server with its defaults; a mission is watched in the answer that starts it."""
+    with rig.server() as server:
+        yield Subject(
+            "Vision", lambda shape: _mission(server, shape), lambda: exact_cpus(server.pid)
+        )
+
+
+@contextmanager
+def langgraph(rig: Rig) -> Iterator[Subject]:
+    """`langgraph dev`, the server that keeps everything in memory."""
+    if not LANGGRAPH.exists():
+        raise Unusable("not installed: make bench-peers")
+    # A copy, since it writes its state beside its configuration.
+    folder = shutil.copytree(HERE / "langgraph_app", rig.folder / "langgraph_app")
+    port = free_port()
+    argv = [str(LANGGRAPH), "dev", "--no-browser", "--no-reload", "--port", str(port)]
+    argv += ["--server-log-level", "ERROR"]
+    log = rig.folder / "langgraph.log"
+    with Running(argv, port, log, environ=ENVIRON, folder=folder) as running:
+        yield Subject(
+            "LangGraph's server",
+            lambda shape: _wait(running, shape),
+            lambda: exact_cpus(running.pid),
+            NOTE,
+        )
+
+
+def _mission(server: ServerProcess, shape: Shape) -> Target:
+    body = {"promptList": shape.prompts(MODEL, question(1, 0))}
+    path, key = "/api/completion/st/generate", "Vision chat"
+    return post(server.port, path, body, b"[FINISHED]", Authorization=key)
+
+
+def _wait(running: Running, shape: Shape) -> Target:
+    """A run without a thread; the answer is the last state."""
+    body = {"assistant_id": shape.name, "input": {"texts": []}}
+    return post(running.port, "/runs/wait", body, b"]}")
+
+
+async def _large(subject: Subject, shape: Shape, count: int) -> Row:
+    found, nodes = await _measure(subject, shape, count), len(shape) * count
+    figures = {
+        "us/node": found.cpu / nodes * 1e6,
+        "children us/node": found.children / nodes * 1e6,
+        "wall ms": median(found.seconds) * 1e3,
+    }
+    return Row(f"{subject.name}, {shape.name}", figures)
+
+
+async def _small(subject: Subject, shape: Shape, count: int) -> Row:
+    found = await _measure(subject, shape, count)
+    times = spread(found.seconds)
+    figures = {
+        "p50 ms": times.p50,
+        "p99 ms": times.p99,
+        "us/run": found.cpu / count * 1e6,
+        "children us/run": found.children / count * 1e6,
+    }
+    return Row(f"{subject.name}, {shape.name}", figures, subject.note)
+
+
+async def _measure(subject: Subject, shape: Shape, count: int) -> Measured:
+    target = subject.target(shape)
+    for _ in range(WARM_UP):
+        await _one(target, shape)
+    before = subject.cpu()
+    seconds = [await _one(target, shape) for _ in range(count)]
+    own, children = (now - then for now, then in zip(subject.cpu(), before, strict=True))
+    return Measured(seconds, own, children)
+
+
+async def _one(target: Target, shape: Shape) -> float:
+    """Seconds from the request to the end of the answer."""
+    answer: Stream = await stream(target)
+    if not answer.complete or answer.tokens != len(shape):
+        raise Unusable(f"{shape.name}: {answer.tokens} of {len(shape)} nodes answered")
+    return answer.last - answer.sent
+
+
+if __name__ == "__main__":
+    main(run)
