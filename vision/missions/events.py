@@ -51,7 +51,13 @@ class MissionStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        return self not in (MissionStatus.QUEUED, MissionStatus.RUNNING)
+        return self not in _UNFINISHED
+
+
+# Made once: to name a member of an enumeration is a look into its class, and these are asked for
+# every token and node.
+_UNFINISHED = (MissionStatus.QUEUED, MissionStatus.RUNNING)
+_WITH_RESULT = (NodeStatus.SUCCEEDED, NodeStatus.CACHED, NodeStatus.DEFAULTED)
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -80,7 +86,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def has_result(self) -> bool:
         """Whether dependents can go on with its content."""
-        return self.status in (NodeStatus.SUCCEEDED, NodeStatus.CACHED, NodeStatus.DEFAULTED)
+        return self.status in _WITH_RESULT
 
     @property
     def final(self) -> bool:

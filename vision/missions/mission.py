@@ -334,9 +334,13 @@ class MissionState:
         if node_id in self._prompts.results or not self.outcomes[node_id].has_result:
             return []  # recalled from an earlier runner, whose dependents are counted, or failed
         self._prompts.results[node_id] = self.outcomes[node_id].content
+        ready = []
         for dependent in self._graph.dependents[node_id]:
-            self._nodes[dependent].open_dependencies -= 1
-        return list(filter(self._ready, self._graph.dependents[node_id]))
+            progress = self._nodes[dependent]
+            progress.open_dependencies -= 1
+            if progress.open_dependencies == 0:
+                ready.append(dependent)
+        return ready
 
     def _skip_dependents(self, node_id: str, now: int) -> list[Instruction]:
         """Skip all that needs the node, near and far; a loop, since graphs can be deep."""

@@ -9,8 +9,9 @@ mission keeps the result that it had there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from vision.missions.events import Failure, NodeStatus, Outcome
 from vision.missions.graph import Node, fingerprint
@@ -24,8 +25,7 @@ MAX_PROMPTS_CHARS: Final = 64 * 1024 * 1024
 PROMPT_TOO_LONG: Final = "prompt_too_long"
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """A node's prompt, and the fingerprint of all that it asks."""
 
     prompt: str = ""

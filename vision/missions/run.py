@@ -110,9 +110,8 @@ class MissionRun:
         """Begin attempts, in slices: thousands in one turn would hold up everybody else."""
         self._beginning = None
         for node_id in list(islice(self._waiting, SLICE)):
-            attempt = asyncio.create_task(self._attempt(self._waiting.pop(node_id)))
-            attempt.add_done_callback(self._attempt_done)
-            self._attempts[node_id] = attempt
+            attempt = self._guarded(self._waiting.pop(node_id))
+            self._attempts[node_id] = asyncio.create_task(attempt)
         if self._waiting:
             self._begin_soon()
 
@@ -135,11 +134,17 @@ class MissionRun:
             attempt.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
 
-    def _attempt_done(self, attempt: asyncio.Task[None]) -> None:
+    async def _guarded(self, start: StartAttempt) -> None:
         """A bug in what follows from an attempt would leave the mission hanging: end the run."""
-        error = None if attempt.cancelled() else attempt.exception()
-        if error is not None and not self.writing.ended.done():
-            self.writing.ended.set_exception(error)
+        task = self._attempts[start.node.id]
+        try:
+            await self._attempt(start)
+        except Exception as error:
+            if not self.writing.ended.done():
+                self.writing.ended.set_exception(error)
+        finally:
+            if self._attempts.get(start.node.id) is task:  # not the next attempt's
+                del self._attempts[start.node.id]
 
     async def _attempt(self, start: StartAttempt) -> None:
         node_id, attempt = start.node.id, start.attempt

@@ -23,7 +23,9 @@ if last >= first then
   redis.call('XADD', KEYS[1], last .. '-0', 'e', ARGV[4])
   redis.call('HSET', KEYS[2], 'seq', last)
 end
-for i = 10, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+for i = 10, #ARGV, 1000 do
+  redis.call('HSET', KEYS[3], unpack(ARGV, i, math.min(i + 999, #ARGV)))
+end
 if ARGV[8] == '1' then redis.call('HSET', KEYS[2], 'claims', 0) end
 if seq == 0 then
   redis.call('PEXPIRE', KEYS[1], ARGV[7])

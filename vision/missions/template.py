@@ -32,12 +32,16 @@ class Template:
 
     def render(self, results: Mapping[str, str], dependencies: Sequence[str]) -> str:
         """The prompt to send. `results` has the text of every dependency."""
+        if not self.names:
+            return BLANK_LINE.join([*[results[name] for name in dependencies], self.texts[0]])
         named = frozenset(self.names)
         before = [results[name] for name in dependencies if name not in named]
         return BLANK_LINE.join([*before, "".join(self._parts(results))])
 
     def length(self, results: Mapping[str, str], dependencies: Sequence[str]) -> int:
         """How long the prompt will be, at most a few blank lines less, without making it."""
+        if not self.names:
+            return sum([len(results[name]) for name in dependencies]) + len(self.texts[0])
         named = frozenset(self.names)
         before = sum(len(results[name]) for name in dependencies if name not in named)
         return before + sum(map(len, self.texts)) + sum(len(results[name]) for name in self.names)
@@ -51,6 +55,8 @@ class Template:
 
 def parse_template(prompt: str) -> Template:
     """Find the placeholders of a prompt; any text is a valid prompt."""
+    if "{{" not in prompt:  # as most have none
+        return Template((prompt,), ())
     texts: list[list[str]] = [[]]
     names: list[str] = []
     end = 0

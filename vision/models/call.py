@@ -104,8 +104,7 @@ class Route:
     unsupported: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCall:
+class ModelCall(msgspec.Struct, frozen=True):
     """One question to one model; `body` is the upstream request without stream, n and best_of.
 
     Of `best_of` candidates for each prompt, the `n` most probable are the result.

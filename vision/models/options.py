@@ -35,6 +35,8 @@ def split_options(
 
     Raises `InvalidRequest` for an option that stands in both places.
     """
+    if not params:  # as most have none
+        return {name: beside[name] for name in OPTIONS if beside.get(name) is not None}, {}
     for name in OPTIONS:
         if params.get(name) is not None and beside.get(name) is not None:
             raise InvalidRequest(
