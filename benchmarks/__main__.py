@@ -28,6 +28,8 @@ CASES = (
     "idle",  # 6
     "cancel",  # 7
     "start",  # 9
+    "growth",  # growth: tokens, streams, nodes, subscribers, missions kept
+    "pair",  # growth: two processes
 )
 
 

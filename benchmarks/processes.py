@@ -3,9 +3,9 @@
 The law: a process is ready when its constructor returns and gone when its block is left. What it
 has used is what the kernel counts, for itself and for all that it has started.
 
-Source: proc(5), /proc/[pid]/stat fields 4, 14 and 15, /proc/[pid]/status VmRSS;
-clock_getcpuclockid(3), whose value for another process Linux has kept as include/linux/
-posix-timers.h has it.
+Source: proc(5), /proc/[pid]/stat fields 4, 14 and 15, /proc/[pid]/status VmRSS, /proc/stat idle and
+iowait of each cpu; clock_getcpuclockid(3), whose number for another process is made as in Linux's
+include/linux/posix-timers.h.
 """
 
 from __future__ import annotations
@@ -83,6 +83,13 @@ def exact_cpu(pid: int) -> float:
 def exact_cpus(pid: int) -> tuple[float, float]:
     """Of the process itself, and of all its descendants together."""
     return exact_cpu(pid), sum(map(exact_cpu, children_of(pid)))
+
+
+def idle_seconds() -> float:
+    """That the cores which this process may use had nothing to do, since the machine's start."""
+    ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    return sum(int(line[4]) + int(line[5]) for line in lines if line[0] in ours) / TICKS
 
 
 def _stat(pid: int) -> list[str]:
