@@ -2,10 +2,10 @@
 
     python -m benchmarks.growth [--full]
 
-The law: a table for each, in which nothing else changes from row to row. The rows of a table come
-from one server that was warmed up, the smallest first. Streams that run together begin evenly
-spread over one gap, so that tokens come one by one, as from models, and not all at one tick of a
-clock. Children are the server's own Valkey.
+The law: a table for each, in which nothing else changes from row to row. All rows come from one
+server that was warmed up (missions kept: from another), the smallest first. Streams that run
+together begin evenly spread over one gap, so that tokens come one by one, as from models, and not
+all at one tick of a clock. Children are the server's own Valkey.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STREAMS = {Size.QUICK: (10, 50, 200), Size.FULL: (10, 50, 200, 400)}
 PACE = 2_500  # tokens a second, of all streams together
 
 # How long they flow: some thousand tokens at least are measured for a row.
-FLOW_SECONDS = {Size.QUICK: 2.0, Size.FULL: 12.0}
+FLOW_SECONDS = {Size.QUICK: 1.5, Size.FULL: 12.0}
 
 # Parts of that time: before the first all streams have begun, after the second they begin to end.
 STEADY = (0.3, 0.9)
@@ -49,6 +49,12 @@ WIDE = {Size.QUICK: (10, 100, 1_000), Size.FULL: (10, 100, 1_000, 10_000)}  # no
 # Of nodes, which wait for all of the layer before.
 LAYERS = {Size.QUICK: (1, 10, 100), Size.FULL: (1, 10, 100, 1_000)}
 LAYER = 10
+
+# What the titles say of the nodes.
+WAYS = {
+    "nodes": "that wait for nothing",
+    "layers": f"in layers of {LAYER}, each waits for all of the layer before",
+}
 
 # A row runs its graph until so many nodes have run: one of ten is over in milliseconds.
 ENOUGH_NODES = {Size.QUICK: 1_000, Size.FULL: 20_000}
@@ -64,42 +70,32 @@ async def run(size: Size) -> list[Table]:
     """One dimension after another."""
     raise_descriptor_limit()
     with rig() as made:
-        return [
-            await tokens(made, size),
-            await streams_at_once(made, size),
-            await nodes(
-                made, size, "nodes", "that wait for nothing", [wide(n) for n in WIDE[size]]
-            ),
-            await nodes(
-                made,
-                size,
-                "layers",
-                f"in layers of {LAYER}, each waits for all of the layer before",
-                [layered(n, LAYER) for n in LAYERS[size]],
-            ),
-            await subscribers(made, size),
-            await missions_kept(made, size),
-        ]
+        with made.server(f"--room={ROOM}") as server:
+            await _warm_up(server)
+            tables = [
+                await tokens(server, size),
+                await streams_at_once(made, server, size),
+                await nodes(server, size, "nodes", [wide(count) for count in WIDE[size]]),
+                await nodes(server, size, "layers", [layered(n, LAYER) for n in LAYERS[size]]),
+                await subscribers(server, size),
+            ]
+        return [*tables, await missions_kept(made, size)]
 
 
-async def tokens(made: Rig, size: Size) -> Table:
+async def tokens(server: ServerProcess, size: Size) -> Table:
     """Whole streams of more and more tokens, from the request to the last event."""
     costs = []
-    with made.server(f"--room={ROOM}") as server:
-        await _warm_up(server)
-        for count in TOKENS[size]:
-            meter = Meter(server.pid)
-            found = await _evenly(generate(server, count, TOKEN_GAP), TOKEN_STREAMS, TOKEN_GAP)
-            costs.append(_cost(meter, f"{count} tokens", found, TOKEN_STREAMS * count))
+    for count in TOKENS[size]:
+        meter = Meter(server.pid)
+        found = await _evenly(generate(server, count, TOKEN_GAP), TOKEN_STREAMS, TOKEN_GAP)
+        costs.append(_cost(meter, f"{count} tokens", found, TOKEN_STREAMS * count))
     title = f"{TOKEN_STREAMS} streams at once, {TOKEN_GAP} ms between two tokens"
     return Table("growth-tokens", title, rows_of_sizes(costs, "token"))
 
 
-async def streams_at_once(made: Rig, size: Size) -> Table:
+async def streams_at_once(made: Rig, server: ServerProcess, size: Size) -> Table:
     """More and more streams that flow, slower and slower: how they begin and end is not in it."""
-    with made.server(f"--room={ROOM}") as server:
-        await _warm_up(server)
-        costs = [await _steady(made, server, count, FLOW_SECONDS[size]) for count in STREAMS[size]]
+    costs = [await _steady(made, server, count, FLOW_SECONDS[size]) for count in STREAMS[size]]
     title = f"{PACE:,} tokens a second, however many streams they are divided among"
     return Table("growth-streams", title, rows(costs, "token"))
 
@@ -123,33 +119,29 @@ async def _made(made: Rig) -> int:
     return int(seen["tokens"])
 
 
-async def nodes(made: Rig, size: Size, case: str, title: str, shapes: Sequence[Shape]) -> Table:
+async def nodes(server: ServerProcess, size: Size, case: str, shapes: Sequence[Shape]) -> Table:
     """Missions of more and more nodes, one at a time, from the request to the last event."""
     costs = []
-    with made.server() as server:
-        await _warm_up(server)
-        for shape in shapes:
-            runs = max(1, ENOUGH_NODES[size] // len(shape))
-            body = {"promptList": shape.prompts(MODEL, question(1, 0))}
-            path, key = "/api/completion/st/generate", "Vision chat"
-            target = post(server.port, path, body, b"[FINISHED]", Authorization=key)
-            meter = Meter(server.pid)
-            found = [await stream(target) for _ in range(runs)]
-            costs.append(_cost(meter, f"{len(shape):,} nodes", found, runs * len(shape), runs))
-    title = f"one mission of one-token nodes {title}"
+    for shape in shapes:
+        runs = max(1, ENOUGH_NODES[size] // len(shape))
+        body = {"promptList": shape.prompts(MODEL, question(1, 0))}
+        path, key = "/api/completion/st/generate", "Vision chat"
+        target = post(server.port, path, body, b"[FINISHED]", Authorization=key)
+        meter = Meter(server.pid)
+        found = [await stream(target) for _ in range(runs)]
+        costs.append(_cost(meter, f"{len(shape):,} nodes", found, runs * len(shape), runs))
+    title = f"missions, one at a time, of nodes of one token {WAYS[case]}"
     return Table(f"growth-{case}", title, rows_of_sizes(costs, "node"))
 
 
-async def subscribers(made: Rig, size: Size) -> Table:
+async def subscribers(server: ServerProcess, size: Size) -> Table:
     """The mission of the fan-out, watched by more and more."""
     costs, count = [], WATCHED_TOKENS[size]
-    with made.server(f"--room={ROOM}") as server:
-        await _warm_up(server)
-        for watching in SUBSCRIBERS[size]:
-            found, events = await fanout.ours(server, watching, count)
-            note = found.row("", len(events)).note
-            subject = f"{watching} watching"
-            costs.append(Cost(subject, found.frames, 1, found.server, found.children, note))
+    for watching in SUBSCRIBERS[size]:
+        found, events = await fanout.ours(server, watching, count)
+        note = found.row("", len(events)).note
+        subject = f"{watching} watching"
+        costs.append(Cost(subject, found.frames, 1, found.server, found.children, note))
     title = f"WebSockets watch one mission of {count} tokens, {fanout.GAP} ms apart"
     return Table("growth-subscribers", title, rows_of_sizes(costs, "frame"))
 
