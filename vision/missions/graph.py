@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -22,8 +22,7 @@ from vision.models.options import DEFAULT_RETRIES, split_options
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
-@dataclass(frozen=True, slots=True)
-class OnError:
+class OnError(msgspec.Struct, frozen=True):
     """What a node's final failure does.
 
     `skip`: its dependents are skipped, the rest goes on. `fail`: the mission ends. `default`: its
@@ -34,8 +33,10 @@ class OnError:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+SKIP = OnError()
+
+
+class Node(msgspec.Struct, frozen=True):
     """One prompt with its dependencies. `timeout` is as it was sent: seconds, or by kind."""
 
     id: str
@@ -45,7 +46,7 @@ class Node:
     params: Mapping[str, Any]
     timeout: float | Mapping[str, float] | None = None
     retries: int = DEFAULT_RETRIES
-    on_error: OnError = field(default_factory=OnError)
+    on_error: OnError = SKIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Graph:
 
 def fingerprint(node: Node, prompt: str) -> str:
     """Equal for two calls that ask the same: model, parameters and rendered prompt (32 hex)."""
-    asked = [node.model, sorted(node.params.items()), prompt]
+    asked = [node.model, sorted(node.params.items()) if node.params else [], prompt]
     return hashlib.sha256(_encoder.encode(asked)).hexdigest()[:32]
 
 
@@ -120,20 +121,22 @@ def _dependencies(
 ) -> tuple[str, ...]:
     seen: dict[str, None] = {}
     for index, dependency in enumerate(prompt.get("dependenceIdList") or ()):
-        place = f"{path}.dependenceIdList[{index}]"
         if dependency not in positions:
-            raise InvalidRequest(f'no prompt with id "{dependency}"', path=place)
-        if dependency == prompt["id"]:
-            raise InvalidRequest(f'the prompt "{dependency}" depends on itself', path=place)
-        if dependency in seen:
-            raise InvalidRequest(f'"{dependency}" is named twice', path=place)
-        seen[dependency] = None
+            wrong = f'no prompt with id "{dependency}"'
+        elif dependency == prompt["id"]:
+            wrong = f'the prompt "{dependency}" depends on itself'
+        elif dependency in seen:
+            wrong = f'"{dependency}" is named twice'
+        else:
+            seen[dependency] = None
+            continue
+        raise InvalidRequest(wrong, path=f"{path}.dependenceIdList[{index}]")
     return tuple(seen)
 
 
 def _on_error(value: str | Mapping[str, str]) -> OnError:
     if isinstance(value, str):
-        return OnError("fail" if value == "fail" else "skip")
+        return OnError("fail") if value == "fail" else SKIP
     return OnError("default", value["default"])
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 # Braces and line breaks cannot stand in a placeholder, so that code and JSON in a prompt, which is
 # full of braces, is seldom taken for one. Blanks are stripped afterwards: a pattern that leaves
@@ -20,8 +21,7 @@ _PLACEHOLDER = re.compile(r"(?P<escape>\\)?\{\{(?P<id>[^{}\r\n]+)\}\}")
 BLANK_LINE = "\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """A prompt, taken apart: literal texts, and between each two of them one placeholder.
 
     `texts` is always one longer than `names`.
