@@ -34,7 +34,7 @@ NODES = {Size.QUICK: 3_000, Size.FULL: 30_000}
 
 # Requests for each small shape: our server needs some milliseconds for each, LangGraph's a second.
 OURS = {Size.QUICK: 100, Size.FULL: 1_000}
-THEIRS = {Size.QUICK: 4, Size.FULL: 60}
+THEIRS = {Size.QUICK: 2, Size.FULL: 60}
 
 # Connections to the upstream are open and pools are filled after that.
 WARM_UP = 1
