@@ -29,7 +29,7 @@ WARM_UP_SECONDS = 30.0
 ENOUGH_CPU = {Size.QUICK: 0.2, Size.FULL: 2.0}
 
 # The upstream and nginx use so little that they would take minutes to use that.
-ENOUGH_SECONDS = {Size.QUICK: 2.0, Size.FULL: 20.0}
+ENOUGH_SECONDS = {Size.QUICK: 1.0, Size.FULL: 20.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Load:
 
 
 LOADS = {
-    Size.QUICK: (Load("relay-paced", 100, 50, 20), Load("relay-burst", 50, 100, 0)),
+    Size.QUICK: (Load("relay-paced", 100, 50, 20), Load("relay-burst", 50, 200, 0)),
     Size.FULL: (Load("relay-paced", 100, 100, 20), Load("relay-burst", 50, 200, 0)),
 }
 
