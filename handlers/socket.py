@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final, cast
 
 import msgspec
@@ -210,11 +210,13 @@ class SocketHandler(RefusingHandler, WebSocketHandler):
     def _follow(self, mission_id: str, watch: Watch) -> None:
         """Begin to push; the answer that is sent before the next wait goes out before it."""
         push = asyncio.create_task(self._push(mission_id, watch), name=f"push {mission_id}")
+        # Not in the task itself: one that is cancelled before its first step never runs.
+        push.add_done_callback(lambda _: watch.close())
         self._subscriptions[mission_id] = push
 
     async def _push(self, mission_id: str, watch: Watch) -> None:
         try:
-            with closing(watch), self.connections.subscribe(self.owner):
+            with self.connections.subscribe(self.owner):
                 await watch.push(Sink(self._outlet, lambda batch: batch.websocket))
         except VisionError as error:
             # Too many, or the mission expired while it was watched.
