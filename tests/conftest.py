@@ -20,10 +20,12 @@ from pathlib import Path
 import pytest
 import redis
 from hypothesis import settings
+from redis.asyncio import Redis
 from tornado.ioloop import IOLoop
 
 from vision.payments.sandbox_callbacks import keep_keys
 from vision.payments.service import open_database
+from vision.redis_edge import connect
 from vision.valkey import binary
 
 # A loaded machine makes any single example slow; what must be fast has a test that says so.
@@ -115,6 +117,14 @@ def redis_url(shared_valkey: str) -> Iterator[str]:
     with redis.Redis(unix_socket_path=shared_valkey.removeprefix("unix://")) as client:
         client.flushall()
         yield shared_valkey
+
+
+@pytest.fixture
+def client(io_loop: IOLoop, redis_url: str) -> Iterator[Redis]:
+    """Redis as the server reaches it."""
+    client = connect(redis_url)
+    yield client
+    io_loop.run_sync(client.aclose)
 
 
 @pytest.fixture(scope="session")

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
-from tornado.ioloop import IOLoop
 
 from vision import redis_edge
 from vision.errors import StoreUnavailable
 from vision.redis_batching import MAX_CALLERS, BatchedRedis
 from vision.redis_edge import connect
-
-
-@pytest.fixture
-def client(io_loop: IOLoop, redis_url: str) -> Iterator[Redis]:
-    redis = connect(redis_url)
-    yield redis
-    io_loop.run_sync(redis.aclose)
 
 
 @pytest.fixture

@@ -17,17 +17,9 @@ from tests.upstream import ScriptedUpstream
 from vision.missions import runner
 from vision.missions.log import MissionLog
 from vision.missions.writer import LogWriter
-from vision.redis_edge import connect
 from vision.settings import Settings
 
 TTL_MS = 60_000
-
-
-@pytest.fixture
-def client(io_loop: IOLoop, redis_url: str) -> Iterator[Redis]:
-    redis = connect(redis_url)
-    yield redis
-    io_loop.run_sync(redis.aclose)
 
 
 @pytest.fixture
