@@ -34,6 +34,7 @@ from benchmarks.peers import Unusable, reason
 from benchmarks.processes import Running, children_of, exact_cpu, free_port, idle_seconds
 from benchmarks.report import ROOT, Row, Table
 from benchmarks.rig import Rig, Size, generate, rig
+from tests.nginx import configuration
 from tests.processes import ServerProcess
 from tests.valkeys import Valkey
 
@@ -47,23 +48,6 @@ WARM_UP_TOKENS = 20
 
 # From this part on a core has no time left: the rest goes by in switching and waiting.
 BUSY = 0.9
-
-# What surrounds the lines of `deploy/nginx.conf`; temporary files stay in the folder.
-NGINX = """\
-worker_processes 1;
-daemon off;
-pid {folder}/nginx.pid;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  {site}
-}}
-"""
 
 # The addresses of the servers in it, one a line, all with the same options.
 SERVERS = re.compile(r"(?:^ *server 127\.0\.0\.1:\d+(?P<options> .*)\n)+", re.MULTILINE)
@@ -213,7 +197,7 @@ def _config(folder: Path, front: int, ports: Sequence[int]) -> str:
     site = (ROOT / "deploy" / "nginx.conf").read_text()
     site = SERVERS.sub(lambda found: _servers(ports, found["options"]), site)
     site = site.replace("listen 8080", f"listen 127.0.0.1:{front}")
-    return NGINX.format(folder=folder, site=site)
+    return configuration(folder, site)
 
 
 def _servers(ports: Sequence[int], options: str) -> str:

@@ -24,6 +24,7 @@ from benchmarks.load import Target, post
 from benchmarks.processes import Running, free_port, uses_of
 from benchmarks.report import ROOT
 from benchmarks.rig import MODEL, Rig, chat_body, generate, question
+from tests.nginx import configuration
 
 CHAT = "/v1/chat/completions"
 INSTALLED = ROOT / ".bench"
@@ -49,19 +50,8 @@ LITELLM_ENVIRON = {
     "REPEATED_STREAMING_CHUNK_LIMIT": "1000000",
 }
 
-NGINX = """\
-worker_processes 1;
-daemon off;
-pid {folder}/nginx.pid;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  keepalive_requests 1000000;  # by default it closes after 1000
+SITE = """\
+keepalive_requests 1000000;  # by default it closes after 1000
   upstream bench {{ server 127.0.0.1:{upstream}; keepalive 128; keepalive_requests 1000000; }}
   server {{
     listen 127.0.0.1:{port};
@@ -71,9 +61,7 @@ http {{
       proxy_set_header Connection "";
       proxy_buffering off;
     }}
-  }}
-}}
-"""
+  }}"""
 
 
 class Unusable(Exception):
@@ -117,7 +105,8 @@ def nginx(rig: Rig) -> Iterator[Subject]:
         raise Unusable("the package nginx of the system is not installed")
     folder, port = _folder(rig), free_port()
     config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, port=port, upstream=rig.upstream.port))
+    site = SITE.format(port=port, upstream=rig.upstream.port)
+    config.write_text(configuration(folder, site))
     argv = [program, "-e", "stderr", "-p", str(folder), "-c", str(config)]
     with Running(argv, port, folder / "log") as running:
         yield _gateway(f"nginx {_nginx_version(program)}", running, UPSTREAM_END)

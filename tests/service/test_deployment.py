@@ -23,24 +23,9 @@ from websockets.asyncio.client import connect
 
 from tests.conftest import require
 from tests.contract.conftest import KEY, chat, contents_of
+from tests.nginx import configuration
 from tests.processes import ROOT, UpstreamProcess
 from tests.valkeys import Valkey, free_port, until
-
-NGINX = """
-daemon off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  include {config};
-}}
-"""
 
 
 @dataclass(frozen=True)
@@ -115,7 +100,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             text.replace("listen 8080", f"listen 127.0.0.1:{front}")
         )
         config = tmp_path / "nginx.conf"
-        config.write_text(NGINX.format(folder=tmp_path, config=tmp_path / "vision.conf"))
+        config.write_text(configuration(tmp_path, f"include {tmp_path}/vision.conf;"))
         proxy = subprocess.Popen([nginx, "-c", str(config), "-p", str(tmp_path)])
         found = Site(tmp_path, f"http://127.0.0.1:{front}", (first, first + 1))
         try:

@@ -14,26 +14,14 @@ import pytest
 
 from tests.conftest import require
 from tests.contract.conftest import KEY, chat
+from tests.nginx import configuration
 from tests.processes import ServerProcess, UpstreamProcess
 
-CONFIG = """
-daemon off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  server {{
+SITE = """\
+server {{
     listen 127.0.0.1:{port};
     location / {{ proxy_pass {server}; }}
-  }}
-}}
-"""
+  }}"""
 
 
 def free_port() -> int:
@@ -49,8 +37,8 @@ def proxied(data_dir: Path, tmp_path: Path) -> Iterator[str]:
         models = upstream.write_models(tmp_path / "models.toml")
         with ServerProcess(data_dir, f"--models={models}") as server:
             config = tmp_path / "nginx.conf"
-            text = CONFIG.format(folder=tmp_path, port=port, server=server.base_url)
-            config.write_text(text)
+            site = SITE.format(port=port, server=server.base_url)
+            config.write_text(configuration(tmp_path, site))
             process = subprocess.Popen([nginx, "-c", str(config), "-p", str(tmp_path)])
             try:
                 wait_for_port(port)
