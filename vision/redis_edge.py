@@ -13,7 +13,7 @@ The time limit is ours and not the client's `socket_timeout`: that one wraps eac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
@@ -141,3 +141,10 @@ def unavailable(error: BaseException) -> StoreUnavailable:
     if isinstance(error, ResponseError) and not refused and not isinstance(error, _DOWN):
         raise error
     return StoreUnavailable(f"the mission store does not answer ({type(error).__name__})")
+
+
+def pairs(flat: Sequence[bytes] | Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """A hash as a Lua script gives it: a flat list, in either version of the protocol."""
+    if isinstance(flat, Mapping):
+        return flat
+    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -152,11 +152,11 @@ def _assemble(settings: Settings, folder: DataFolder, catalog: Catalog, parts: _
     missions = Missions(
         catalog=catalog,
         log=log,
-        queue=queue,
         hub=hub,
         live=live,
         writer=writer,
         keys=IdempotencyKeys(redis, ttl_ms=ttl_ms),
+        offer=runner.offer,
         running=runner.runs.get,
         max_nodes=settings.max_nodes,
     )

@@ -65,13 +65,12 @@ SLOW = "slow [[tokens=60 delay=0.05]]"
 def test_a_killed_processs_missions_go_on_elsewhere_and_finished_nodes_are_not_run_again(
     site: Site,
 ) -> None:
-    with site.server("one") as one:
+    with site.server("one") as one, site.server("two") as two:
         mission_id = generate(one, chat("a", "quick"), chat("b", SLOW, "a"))
         seen = first_events(one, mission_id, 5)
-        with site.server("two") as two:
-            one.kill()
+        one.kill()
 
-            events = [*seen, *watch(two, mission_id, after=5)]
+        events = [*seen, *watch(two, mission_id, after=5)]
 
     check(events)
     assert [e["statue"] for e in events if e.get("id") == "b" and "statue" in e] == [
@@ -108,20 +107,20 @@ def test_a_process_that_lost_its_redis_is_replaced_and_its_late_writes_are_refus
     with Proxy(site.valkey.port) as proxy:
         url = f"--redis-url=redis://127.0.0.1:{proxy.port}"
         flags = [f"--models={site.models}", f"--claim-timeout={CLAIM_SECONDS}"]
-        with ServerProcess(site.folder / "cut off", url, *flags) as one:
+        one = ServerProcess(site.folder / "cut off", url, *flags)
+        with one, site.server("two") as two:
             mission_id = generate(one, chat("a", SLOW))
             first_events(one, mission_id, 3)
-            with site.server("two") as two:
-                proxy.cut()
-                until(lambda: site.epoch(mission_id) == 2)
-                proxy.heal()
+            proxy.cut()
+            until(lambda: site.epoch(mission_id) == 2)
+            proxy.heal()
 
-                events = watch(two, mission_id)
+            events = watch(two, mission_id)
 
-                check(events)
-                assert site.epoch(mission_id) == 2
-                until(lambda: metric(one, "vision_missions_running") == 0)
-                assert watch(one, mission_id) == events
+            check(events)
+            assert site.epoch(mission_id) == 2
+            until(lambda: metric(one, "vision_missions_running") == 0)
+            assert watch(one, mission_id) == events
 
 
 def test_work_is_shared_and_a_full_process_leaves_the_queue_to_the_others(site: Site) -> None:
@@ -158,17 +157,17 @@ def test_cancelling_through_another_process_closes_the_model_call_within_a_secon
 
 
 def test_a_process_that_was_asked_to_end_hands_its_missions_over_at_once(site: Site) -> None:
-    with site.server("one", "--claim-timeout=60") as one:
+    never = "--claim-timeout=60"
+    with site.server("one", never) as one, site.server("two", never) as two:
         mission_id = generate(one, chat("a", "quick"), chat("b", SLOW, "a"))
         first_events(one, mission_id, 5)
-        with site.server("two", "--claim-timeout=60") as two:
-            assert one.terminate() == 0
-            ended = time.monotonic()
+        assert one.terminate() == 0
+        ended = time.monotonic()
 
-            until(lambda: site.epoch(mission_id) == 2)
+        until(lambda: site.epoch(mission_id) == 2)
 
-            assert time.monotonic() - ended < 30, "not after the claim time"
-            check(watch(two, mission_id))
+        assert time.monotonic() - ended < 30, "not after the claim time"
+        check(watch(two, mission_id))
     assert site.calls()["quick"] == 1
 
 

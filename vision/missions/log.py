@@ -31,7 +31,7 @@ from vision.errors import StaleEpoch, StoreUnavailable, UnknownCursor, UnknownMi
 from vision.missions import scripts
 from vision.missions.events import Batch, MissionFinished, MissionStatus, Outcome, encode
 from vision.redis_batching import BatchedRedis
-from vision.redis_edge import redis_calls, unavailable
+from vision.redis_edge import pairs, redis_calls, unavailable
 
 _logger = structlog.get_logger(__name__)
 
@@ -153,7 +153,7 @@ class MissionLog:
         if not reply:
             return None
         epoch, seq, spec, claims, nodes = reply
-        outcomes = _outcomes(_pairs(nodes))
+        outcomes = _outcomes(pairs(nodes))
         return Claim(mission_id, int(epoch), int(seq), spec, outcomes, int(claims))
 
     async def release(self, mission_id: str, epoch: int) -> bool:
@@ -204,7 +204,7 @@ class MissionLog:
     async def record(self, mission_id: str) -> Record:
         """Everything but the events. Raises `UnknownMission`."""
         keys = [_head(mission_id), _nodes(mission_id)]
-        head, nodes = map(_pairs, await self._calls.evaluate(scripts.RECORD, keys, []))
+        head, nodes = map(pairs, await self._calls.evaluate(scripts.RECORD, keys, []))
         if not head:
             raise unknown_mission(mission_id)
         finished = head.get(b"finished")
@@ -280,13 +280,6 @@ def _head(mission_id: str) -> str:
 
 def _nodes(mission_id: str) -> str:
     return f"vision:{{{mission_id}}}:nodes"
-
-
-def _pairs(flat: Sequence[bytes] | Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-    """A hash as a Lua script gives it: a flat list, in either version of the protocol."""
-    if isinstance(flat, Mapping):
-        return flat
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _outcomes(nodes: Mapping[bytes, bytes]) -> dict[str, Outcome]:

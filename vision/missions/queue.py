@@ -23,7 +23,7 @@ from redis.exceptions import ResponseError
 from vision.errors import Overloaded
 from vision.missions import scripts
 from vision.redis_batching import BatchedRedis
-from vision.redis_edge import redis_calls
+from vision.redis_edge import pairs, redis_calls
 
 _STREAM: Final = "vision:queue"
 _GROUP: Final = "runners"
@@ -79,7 +79,18 @@ class MissionQueue:
     async def offer(self, mission_id: str) -> None:
         """Queue a mission. Raises `Overloaded` when too many wait already."""
         if not await self._calls.evaluate(scripts.OFFER, [_STREAM], [mission_id, MAX_QUEUED]):
-            raise Overloaded(f"{MAX_QUEUED} missions are queued; try again a little later")
+            raise _overloaded()
+
+    async def exchange(self, mission_id: str) -> list[Ticket]:
+        """Queue a mission and take the first that waits, in one step: itself, if none does.
+
+        None is taken when Redis has lost the group. Raises `Overloaded`.
+        """
+        arguments = [mission_id, MAX_QUEUED, _GROUP, self._consumer]
+        reply = await self._calls.evaluate(scripts.EXCHANGE, [_STREAM], arguments)
+        if reply == 0:
+            raise _overloaded()
+        return _tickets((entry_id, pairs(fields)) for entry_id, fields in reply)
 
     async def left_over(self, count: int) -> list[Ticket]:
         """What this consumer had claimed before its process started."""
@@ -158,6 +169,10 @@ class MissionQueue:
                 reply = []  # Redis came back empty
                 await self.prepare()
         return [ticket for _, entries in reply for ticket in _tickets(entries)]
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded(f"{MAX_QUEUED} missions are queued; try again a little later")
 
 
 def _tickets(entries: Any) -> list[Ticket]:

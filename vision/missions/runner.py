@@ -52,6 +52,8 @@ class Runner:
         self._start_run = start_run
         self._claim_timeout = claim_timeout
         self._tickets: dict[Ticket, asyncio.Task[None]] = {}
+        self._exchanges: set[asyncio.Task[None]] = set()
+        self._promised = 0  # places for what they will take
         self._freed = asyncio.Event()
         self._draining = False
         self.room = room
@@ -67,12 +69,37 @@ class Runner:
                 loops.create_task(self._forever(self._take_over))
                 loops.create_task(self._forever(self._renew))
         finally:
-            await self._stop(list(self._tickets.values()))
+            await self._stop([*self._exchanges, *self._tickets.values()])
+
+    async def offer(self, mission_id: str) -> None:
+        """Queue a mission; with room here, one is taken in the same step, which spares the wait.
+
+        So a mission runs where its client most likely watches it. Raises `Overloaded` and
+        `StoreUnavailable`.
+        """
+        if not self.taking or self._free() <= 1:  # the last place is for what `_take` waits for
+            await self._queue.offer(mission_id)
+            return
+        self._promised += 1
+        exchange = asyncio.create_task(self._exchange(mission_id))
+        self._exchanges.add(exchange)
+        exchange.add_done_callback(self._exchanges.discard)
+        # A client that leaves meanwhile must not take with it what was taken.
+        await asyncio.shield(exchange)
+
+    async def _exchange(self, mission_id: str) -> None:
+        try:
+            tickets = await self._queue.exchange(mission_id)
+        finally:
+            self._promised -= 1
+            self._freed.set()
+        await self._accept(tickets)
 
     async def drain(self) -> None:
         """Take no more, and hand every mission over to whoever has room, at once."""
         self._draining = True
         self.taking = False
+        await asyncio.gather(*self._exchanges, return_exceptions=True)
         await asyncio.gather(*(self._hand_over(ticket) for ticket in list(self._tickets)))
 
     async def _hand_over(self, ticket: Ticket) -> None:
@@ -117,7 +144,7 @@ class Runner:
 
     async def _take(self) -> None:
         await self._wait_for_room()
-        await self._accept(await self._queue.take(max(1, self._free()), TAKE_WAIT_MS))
+        await self._accept(await self._queue.take(1, TAKE_WAIT_MS))
 
     async def _take_over(self) -> None:
         # Silent for so long, looked for so often: within the claim time it is taken over.
@@ -136,7 +163,7 @@ class Runner:
 
     def _free(self) -> int:
         """Places for more missions."""
-        return 0 if self._draining else max(0, self.room - len(self._tickets))
+        return 0 if self._draining else max(0, self.room - len(self._tickets) - self._promised)
 
     async def _renew(self) -> None:
         # Three renewals fit into the silence that is allowed, so that one may be lost.

@@ -83,6 +83,17 @@ redis.call('XADD', KEYS[1], '*', 'mission', ARGV[1])
 return 1
 """
 
+# KEYS: queue. ARGV: as above, group, consumer. The answer has the entry that was taken; none when the
+# group is gone: the next look into the queue makes it anew.
+EXCHANGE: Final = """
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('XADD', KEYS[1], '*', 'mission', ARGV[1])
+local taken = redis.pcall('XREADGROUP', 'GROUP', ARGV[3], ARGV[4], 'COUNT', 1,
+                          'STREAMS', KEYS[1], '>')
+if not taken or taken.err then return {} end
+return taken[1][2]
+"""
+
 # KEYS: queue. ARGV: group, entry. Both or neither: an entry that is not pending would be queued.
 DONE: Final = """
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])

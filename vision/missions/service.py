@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +29,6 @@ from vision.missions.idempotency import IdempotencyKey, IdempotencyKeys
 from vision.missions.live import LiveFeed, Wish
 from vision.missions.log import MissionLog, Record, Spec, decode_spec, encode_spec
 from vision.missions.mission import MissionState
-from vision.missions.queue import MissionQueue
 from vision.missions.run import MissionRun, now_ms
 from vision.missions.stimuli import Cancel, Log
 from vision.missions.watch import Watch
@@ -57,27 +56,27 @@ class Progress:
 
 
 class Missions:
-    """The missions of this server. `running` finds one in the hands of this process."""
+    """The missions of this server. `offer` queues one, `running` finds one that this process runs."""
 
     def __init__(
         self,
         *,
         catalog: Catalog,
         log: MissionLog,
-        queue: MissionQueue,
         hub: Hub,
         live: LiveFeed,
         writer: LogWriter,
         keys: IdempotencyKeys,
+        offer: Callable[[str], Awaitable[None]],
         running: Callable[[str], MissionRun | None],
         max_nodes: int,
     ) -> None:
         self._catalog = catalog
         self._log = log
-        self._queue = queue
         self._hub = hub
         self._live = live
         self._keys = keys
+        self._offer = offer
         self._writer = writer
         self._running = running
         self._max_nodes = max_nodes
@@ -147,10 +146,10 @@ class Missions:
     async def _accept(self, mission_id: str, spec: bytes, key: IdempotencyKey | None) -> None:
         """Record it and queue it, unless that has been done before."""
         if await self._log.create(mission_id, spec, now_ms()):
-            await self._offer(mission_id, key)
+            await self._queue(mission_id, key)
         elif (await self._log.record(mission_id)).status is MissionStatus.QUEUED:
             # Whoever came first with the key may have been cut off before it was queued.
-            await self._queue.offer(mission_id)
+            await self._offer(mission_id)
 
     async def _check_base(self, mission_id: str) -> None:
         try:
@@ -159,9 +158,9 @@ class Missions:
             why = f'no mission with id "{mission_id}", or it has expired'
             raise UnknownMission(why, path="baseMissionId") from None
 
-    async def _offer(self, mission_id: str, key: IdempotencyKey | None) -> None:
+    async def _queue(self, mission_id: str, key: IdempotencyKey | None) -> None:
         try:
-            await self._queue.offer(mission_id)
+            await self._offer(mission_id)
         except (StoreUnavailable, Overloaded):
             if key is None:
                 await self._log.forget(mission_id)

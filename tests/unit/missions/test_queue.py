@@ -247,3 +247,45 @@ async def test_queue_is_bounded_and_takes_again_what_has_room(
     await here.done(ticket)
     await here.offer("c")
     assert missions(await here.take(3, NO_WAIT)) == ["a", "c"]
+
+
+@pytest.mark.gen_test
+async def test_who_queues_a_mission_may_take_it_in_the_same_step(
+    here: MissionQueue, there: MissionQueue
+):
+    waiting = asyncio.create_task(there.take(1, 100))
+    [ticket] = await here.exchange("a")
+    assert ticket.mission_id == "a"
+    assert await here.holds(ticket)
+    assert await waiting == []
+
+
+@pytest.mark.gen_test
+async def test_exchanging_takes_what_has_waited_longest(here: MissionQueue, there: MissionQueue):
+    await offer(there, "old")
+    [old] = await there.take(1, NO_WAIT)
+    await there.hand_over(old)
+    [ticket] = await here.exchange("new")
+    assert (ticket.mission_id, ticket.replaces) == ("old", old.entry_id)
+    assert missions(await there.take(2, NO_WAIT)) == ["new"]
+
+
+@pytest.mark.gen_test
+async def test_exchange_with_a_queue_that_redis_has_lost_keeps_the_mission(
+    here: MissionQueue, client: Redis
+):
+    await client.flushdb()
+    assert await here.exchange("a") == []
+    await here.prepare()
+    assert missions(await here.take(1, NO_WAIT)) == ["a"]
+
+
+@pytest.mark.gen_test
+async def test_exchange_is_refused_when_the_queue_is_full(
+    here: MissionQueue, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(queue_module, "MAX_QUEUED", 1)
+    await offer(here, "a")
+    with pytest.raises(Overloaded, match="1 missions are queued; try again"):
+        await here.exchange("b")
+    assert missions(await here.take(2, NO_WAIT)) == ["a"]

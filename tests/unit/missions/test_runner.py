@@ -72,6 +72,48 @@ async def test_full_process_leaves_the_queue_to_the_others(team: Team, upstream:
 
 
 @pytest.mark.gen_test
+async def test_mission_runs_where_it_was_accepted_while_there_is_room(
+    team: Team, upstream: ScriptedUpstream
+):
+    accepting, other = await team.process(room=3), await team.process(room=8)
+    await until(lambda: accepting.services.runner.taking)
+    start = accepting.services.missions.start
+    missions = await asyncio.gather(*(start([chat("a", STUCK)]) for _ in range(5)))
+    await upstream.wait_requests(5)
+    assert len(accepting.runs) == 3
+    assert {*accepting.runs, *other.runs} == {*missions}
+
+
+@pytest.mark.gen_test
+async def test_no_more_is_taken_than_there_is_room_for_when_many_come_at_once(
+    team: Team, client: Redis
+):
+    process = await team.process(room=2)
+    await until(lambda: process.services.runner.taking)
+    start = process.services.missions.start
+    missions = await asyncio.gather(*(start([chat("a", SLOW)]) for _ in range(6)))
+    for mission_id in missions:
+        assert await process.ended(mission_id) == {"": "succeeded", "a": "succeeded"}
+    await emptied(client)
+    stream = await client.xinfo_stream("vision:queue")
+    assert stream["entries-added"] == 6, "none was taken and queued again"
+
+
+@pytest.mark.gen_test
+async def test_client_that_leaves_while_its_mission_is_taken_does_not_hold_it_up(
+    team: Team, log: MissionLog
+):
+    process = await team.process(claim_timeout=NEVER)
+    await until(lambda: process.services.runner.taking)
+    await log.create("m", encode_spec(Spec([chat("a", "go")])), 1)
+    offering = asyncio.create_task(process.services.runner.offer("m"))
+    await asyncio.sleep(0)
+    offering.cancel()
+    assert await process.ended("m") == {"": "succeeded", "a": "succeeded"}
+    assert offering.cancelled()
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_mission_that_was_queued_twice_runs_once_and_leaves_the_queue_empty(
     team: Team, upstream: ScriptedUpstream, client: Redis, processes: int
