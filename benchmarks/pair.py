@@ -3,13 +3,13 @@
     python -m benchmarks.pair [--full]
 
 The law: all but the number of processes is the same: nginx as `deploy/nginx.conf` has it, one
-Valkey that the processes share, and room for as many missions as there are streams, divided among
-them. Whoever has room takes the next mission, so that it often runs in another process than the one
-its client is connected to; what that costs is in the figures.
+Valkey that the processes share, and room for all streams in each process. Both sites stand side by
+side and are asked in turns, so that what else the machine does meets both.
 
-Two processes can carry twice as much only where each has a core of its own, and nginx, Valkey, the
-upstream and the clients have theirs. So beside the tokens that were carried stands what limited
-them, and "capacity": what the processes would carry if nothing but their own processor time did.
+nginx, Valkey, the upstream and the clients need cores, too. So one process with all of these is
+measured on one core, and on as many cores as two processes have. Beside the tokens that were
+carried stands what limited them, and "capacity": what the processes would carry if nothing but
+their own processor time did.
 
 - `long`: streams of many tokens that come as fast as they can. A token costs little then, and on
   two cores one process with all around it fills them both.
@@ -26,12 +26,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 from benchmarks.alone import main
 from benchmarks.load import Stream, Target, stream, streams
 from benchmarks.peers import Unusable, reason
-from benchmarks.processes import Running, children_of, exact_cpu, free_port, idle_seconds
+from benchmarks.processes import (
+    Running,
+    children_of,
+    confined,
+    exact_cpu,
+    free_port,
+    idle_seconds,
+)
 from benchmarks.report import ROOT, Row, Table
 from benchmarks.rig import Rig, Size, generate, rig
 from tests.nginx import configuration
@@ -40,8 +49,11 @@ from tests.valkeys import Valkey
 
 STREAMS = 200
 
-# How long the clients ask, of one load: some thousand missions at least.
-SECONDS = {Size.QUICK: 1.5, Size.FULL: 20.0}
+# How long the clients ask in one turn: some thousand missions.
+SECONDS = {Size.QUICK: 1.5, Size.FULL: 5.0}
+
+# Turns of each site with each load: a machine's speed changes within seconds.
+TURNS = {Size.QUICK: 1, Size.FULL: 4}
 
 # Of each stream, once before a load is measured: pools are filled, and code is specialised.
 WARM_UP_TOKENS = 20
@@ -79,6 +91,15 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """A site, with the cores that it and all around it share."""
+
+    name: str
+    site: Site
+    cores: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
     """Seconds of processor time."""
 
@@ -90,6 +111,11 @@ class Used:
         pairs = zip(self.servers, before.servers, strict=True)
         others = {name: now - before.others[name] for name, now in self.others.items()}
         return Used(tuple(now - then for now, then in pairs), others, self.idle - before.idle)
+
+    def __add__(self, more: Used) -> Used:
+        pairs = zip(self.servers, more.servers, strict=True)
+        others = {name: used + more.others[name] for name, used in self.others.items()}
+        return Used(tuple(a + b for a, b in pairs), others, self.idle + more.idle)
 
     @property
     def total(self) -> float:
@@ -104,6 +130,11 @@ class Found:
     lost: int
     wall: float
     used: Used
+    cores: int
+
+    def __add__(self, more: Found) -> Found:
+        tokens, lost = self.tokens + more.tokens, self.lost + more.lost
+        return Found(tokens, lost, self.wall + more.wall, self.used + more.used, self.cores)
 
     @property
     def carried(self) -> float:
@@ -134,12 +165,11 @@ class Found:
 
     def _limit(self) -> str:
         """What had no time left."""
-        cores = len(os.sched_getaffinity(0))
-        unused = (1 - BUSY) * cores * self.wall
+        unused = (1 - BUSY) * self.cores * self.wall
         servers, everything = sum(self.used.servers), self.used.total
-        if everything > cores * self.wall - unused:
+        if everything > self.cores * self.wall - unused:
             rest = 1 - servers / everything
-            return f"limit: all {cores} cores, of which {rest:.0%} went to others than the servers"
+            return f"limit: the processor, of which {rest:.0%} went to others than the servers"
         if max(self.used.servers) > BUSY * self.wall:
             return "limit: the core of a server process"
         if self.used.idle < unused:
@@ -148,25 +178,35 @@ class Found:
 
 
 async def run(size: Size) -> list[Table]:
-    """One process and two, each started once for both loads."""
-    with rig() as made:
+    """Both sites with each load, in turns."""
+    with rig() as made, ExitStack() as stack:
         try:
-            one, two = [await _measure(made, processes, size) for processes in (1, 2)]
+            one, two = [stack.enter_context(_site(made, processes)) for processes in (1, 2)]
         except Unusable as error:
             return [Table("pair", "two processes behind nginx", [Row("all", note=reason(error))])]
-    return [
-        Table(
-            f"pair-{load.name}",
-            f"{STREAMS} streams at once x {load.tokens} tokens, again and again",
-            [alone.row("one process", alone), both.row("two processes", alone)],
+        cores = sorted(os.sched_getaffinity(0))
+        subjects = (
+            Subject("one process, one core", one, cores[:1]),
+            Subject("one process, two cores", one, cores[:2]),
+            Subject("two processes, two cores", two, cores[:2]),
         )
-        for load, alone, both in zip(LOADS, one, two, strict=True)
+        return [await _compare(subjects, load, size) for load in LOADS]
+
+
+async def _compare(subjects: Sequence[Subject], load: Load, size: Size) -> Table:
+    turns = [
+        [await _turn(subject, load, SECONDS[size]) for subject in subjects]
+        for _ in range(TURNS[size])
     ]
+    found = [reduce(add, each) for each in zip(*turns, strict=True)]
+    rows = [each.row(subject.name, found[0]) for subject, each in zip(subjects, found, strict=True)]
+    title = f"{STREAMS} streams at once x {load.tokens} tokens, again and again"
+    return Table(f"pair-{load.name}", title, rows)
 
 
-async def _measure(made: Rig, processes: int, size: Size) -> list[Found]:
-    with _site(made, processes) as site:
-        return [await _load(site, load, SECONDS[size]) for load in LOADS]
+async def _turn(subject: Subject, load: Load, seconds: float) -> Found:
+    with confined(subject.cores):
+        return await _load(subject.site, load, seconds)
 
 
 @contextmanager
@@ -176,7 +216,7 @@ def _site(made: Rig, processes: int) -> Iterator[Site]:
     with ExitStack() as stack:
         folder = made.folder / f"pair-{processes}"
         valkey = stack.enter_context(Valkey(folder / "valkey", "--appendonly", "yes"))
-        flags = (f"--redis-url={valkey.url}", f"--room={STREAMS // processes}")
+        flags = (f"--redis-url={valkey.url}", f"--room={STREAMS}")
         servers = tuple(stack.enter_context(made.server(*flags)) for _ in range(processes))
         front = free_port()
         config = folder / "nginx.conf"
@@ -231,7 +271,8 @@ async def _load(site: Site, load: Load, seconds: float) -> Found:
     await asyncio.gather(*(client() for _ in range(STREAMS)))
     used, wall = site.used() - before, time.perf_counter() - begin
     tokens = sum(each.tokens for each in found)
-    return Found(tokens, len(found) * load.tokens - tokens, wall, used)
+    lost = len(found) * load.tokens - tokens
+    return Found(tokens, lost, wall, used, len(os.sched_getaffinity(0)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ has used is what the kernel counts, for itself and for all that it has started.
 
 Source: proc(5), /proc/[pid]/stat fields 4, 14 and 15, /proc/[pid]/status VmRSS, /proc/stat idle and
 iowait of each cpu; clock_getcpuclockid(3), whose number for another process is made as in Linux's
-include/linux/posix-timers.h.
+include/linux/posix-timers.h; sched_setaffinity(2), which is of one thread.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -90,6 +90,23 @@ def idle_seconds() -> float:
     ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
     lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
     return sum(int(line[4]) + int(line[5]) for line in lines if line[0] in ours) / TICKS
+
+
+@contextmanager
+def confined(cores: Collection[int]) -> Iterator[None]:
+    """This process and all that it has started share these cores meanwhile."""
+    before = os.sched_getaffinity(0)
+    _confine(cores)
+    try:
+        yield
+    finally:
+        _confine(before)
+
+
+def _confine(cores: Collection[int]) -> None:
+    for pid in [os.getpid(), *children_of(os.getpid())]:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def _stat(pid: int) -> list[str]:

@@ -83,8 +83,8 @@ redis.call('XADD', KEYS[1], '*', 'mission', ARGV[1])
 return 1
 """
 
-# KEYS: queue. ARGV: as above, group, consumer. The answer has the entry that was taken; none when the
-# group is gone: the next look into the queue makes it anew.
+# KEYS: queue. ARGV: as above, group, consumer. The answer has the entry that was taken; none when
+# the group is gone: the next look into the queue makes it anew.
 EXCHANGE: Final = """
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
 redis.call('XADD', KEYS[1], '*', 'mission', ARGV[1])

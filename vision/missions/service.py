@@ -56,7 +56,7 @@ class Progress:
 
 
 class Missions:
-    """The missions of this server. `offer` queues one, `running` finds one that this process runs."""
+    """The missions of this server. `offer` queues one, `running` finds one that runs here."""
 
     def __init__(
         self,
