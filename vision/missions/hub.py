@@ -30,10 +30,11 @@ RETRY_SECONDS: Final = 1.0
 
 @dataclass(slots=True)
 class _Feed:
-    """The subscribers of one mission; `seen` is the last number that reached this process."""
+    """The subscribers of one mission, and what reached this process: the last number, the end."""
 
     subscribers: set[Subscriber] = field(default_factory=set)
     seen: int = 0
+    ended: bool = False
 
 
 class Hub:
@@ -52,15 +53,20 @@ class Hub:
         self._own: set[str] = set()
 
     def own(self, mission_id: str) -> None:
-        """The mission runs in this process from now on."""
+        """The mission is this process's from now on."""
         self._own.add(mission_id)
         if mission_id in self._feeds:
             self._part(mission_id)
 
     def disown(self, mission_id: str) -> None:
-        """It does so no more: it has ended, or another process has it."""
+        """It is so no more: it has ended, or another process has it."""
         self._own.discard(mission_id)
-        if mission_id in self._feeds:
+        self.follow(mission_id)
+
+    def follow(self, mission_id: str) -> None:
+        """Hear of a mission that is watched here, unless it is this process's or has ended."""
+        feed = self._feeds.get(mission_id)
+        if feed is not None and not feed.ended and mission_id not in self._own:
             self._join(mission_id)
 
     def publish(self, mission_id: str, batch: Batch) -> None:
@@ -68,6 +74,7 @@ class Hub:
         feed = self._feeds.get(mission_id)
         if feed is not None:
             feed.seen = max(feed.seen, batch.last)
+            feed.ended |= batch.final
             for subscriber in feed.subscribers:
                 subscriber.offer(batch)
 
@@ -98,7 +105,10 @@ class Hub:
                 self.look(mission_id)
 
     def expect(self, mission_id: str) -> Watch:
-        """All events of a mission that is yet to be recorded. `push` or `close` it."""
+        """All events of a mission that is yet to be accepted; then `follow` it.
+
+        `push` or `close` the watch. Which process will have the mission is not known yet.
+        """
         subscriber = Subscriber()
         self._enter(mission_id, subscriber)
         return self._watch(mission_id, subscriber, Page(1, [], 0, final=False), 0)
@@ -112,7 +122,8 @@ class Hub:
         """
         subscriber = Subscriber()
         # Before the log is read: what is written meanwhile waits in the queue.
-        self._enter(mission_id, subscriber)
+        if self._enter(mission_id, subscriber):
+            self.follow(mission_id)
         try:
             page = await self._log.read(mission_id, after)
         except BaseException:
@@ -129,13 +140,11 @@ class Hub:
             leave=lambda: self._leave(mission_id, subscriber),
         )
 
-    def _enter(self, mission_id: str, subscriber: Subscriber) -> None:
-        feed = self._feeds.get(mission_id)
-        if feed is None:
-            feed = self._feeds[mission_id] = _Feed()
-            if mission_id not in self._own:
-                self._join(mission_id)
+    def _enter(self, mission_id: str, subscriber: Subscriber) -> bool:
+        """Whether it is the first that watches the mission here."""
+        feed = self._feeds.setdefault(mission_id, _Feed())
         feed.subscribers.add(subscriber)
+        return len(feed.subscribers) == 1
 
     def _leave(self, mission_id: str, subscriber: Subscriber) -> None:
         feed = self._feeds[mission_id]

@@ -35,10 +35,6 @@ _CONTROL: Final = "vision:control"
 # How long one read waits. It only bounds how late a lost connection is noticed.
 READ_SECONDS: Final = 1.0
 
-# How long a wish to hear of a mission may wait. Most missions are watched by the process that will
-# run them in a moment, and are then not to be heard of at all; nobody sees so short a delay.
-JOIN_SECONDS: Final = 0.02
-
 # While Redis is away: soon enough to go on without a visible pause, slow enough not to be a load.
 RETRY_SECONDS: Final = 0.5
 
@@ -113,7 +109,6 @@ class LiveFeed:
         """Bring what is joined to what is wanted, all at once."""
         while True:
             await self._changed.wait()
-            await asyncio.sleep(JOIN_SECONDS)
             self._changed.clear()
             wanted = set(self._wanted)
             async with redis_calls():

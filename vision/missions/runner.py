@@ -186,10 +186,12 @@ class Runner:
             return
         task = asyncio.create_task(self._run_ticket(ticket), name=f"mission {ticket.mission_id}")
         self._tickets[ticket] = task
+        self._hub.own(ticket.mission_id)
         task.add_done_callback(lambda done: self._release(ticket, done))
 
     def _release(self, ticket: Ticket, task: asyncio.Task[None]) -> None:
         del self._tickets[ticket]
+        self._hub.disown(ticket.mission_id)
         self._freed.set()
         if not task.cancelled() and (error := task.exception()):
             # Its claim runs out, and the mission is taken up again.
@@ -214,14 +216,12 @@ class Runner:
                 await self._log.bury(claim)
                 break
             self.runs[ticket.mission_id] = run
-            self._hub.own(ticket.mission_id)
             try:
                 ended = await run.run()
             finally:
                 # Handed over elsewhere, it may have come back under another entry meanwhile.
                 if self.runs.get(ticket.mission_id) is run:
                     del self.runs[ticket.mission_id]
-                    self._hub.disown(ticket.mission_id)
             if ended:
                 break
             if not await self._queue.holds(ticket):

@@ -133,6 +133,7 @@ class Missions:
         except BaseException:
             watch.close()
             raise
+        self._hub.follow(mission_id)
         return mission_id, watch
 
     async def _spec(

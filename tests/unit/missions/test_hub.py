@@ -217,6 +217,33 @@ async def test_mission_that_runs_here_needs_no_feed(hub: Hub, feed: Feed, missio
 
 
 @pytest.mark.gen_test
+async def test_feed_of_an_expected_mission_is_asked_for_once_it_is_known_to_run_elsewhere(
+    hub: Hub, feed: Feed
+):
+    here, elsewhere = hub.expect("here"), hub.expect("elsewhere")
+    assert feed.calls == []
+    hub.own("here")
+    hub.follow("here")
+    hub.follow("elsewhere")
+    assert ("join", "here") not in feed.calls
+    assert feed.calls[-1] == ("join", "elsewhere")
+    here.close()
+    elsewhere.close()
+
+
+@pytest.mark.gen_test
+async def test_mission_that_has_ended_needs_no_feed_whoever_ran_it(
+    hub: Hub, feed: Feed, mission: Mission
+):
+    hub.own("m")
+    found = await hub.subscribe("m", 0)
+    await mission.add(1, final=True)
+    hub.disown("m")
+    assert feed.calls == []
+    found.close()
+
+
+@pytest.mark.gen_test
 async def test_mission_whose_feed_is_silent_is_followed_through_the_log(
     hub: Hub, mission: Mission, monkeypatch: pytest.MonkeyPatch
 ):
