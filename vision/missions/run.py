@@ -96,15 +96,12 @@ class MissionRun:
                     self._writer.put(self.writing, instruction.event)
                 case StartAttempt():
                     self._waiting[instruction.node.id] = instruction
-                    self._begin_soon()
                 case StopAttempt():
                     self._waiting.pop(instruction.node_id, None)
                     if attempt := self._attempts.get(instruction.node_id):
                         attempt.cancel()
-
-    def _begin_soon(self) -> None:
-        if self._beginning is None:
-            self._beginning = asyncio.get_running_loop().call_soon(self._begin_some)
+        if self._waiting and self._beginning is None:
+            self._begin_some()
 
     def _begin_some(self) -> None:
         """Begin attempts, in slices: thousands in one turn would hold up everybody else."""
@@ -113,7 +110,7 @@ class MissionRun:
             attempt = self._guarded(self._waiting.pop(node_id))
             self._attempts[node_id] = asyncio.create_task(attempt)
         if self._waiting:
-            self._begin_soon()
+            self._beginning = asyncio.get_running_loop().call_soon(self._begin_some)
 
     async def cancel(self, node_id: str | None) -> None:
         """End the mission or a node of it; returns when that is in the log."""
