@@ -118,9 +118,14 @@ class _Packing:
         return packed
 
 
+def is_cluster(redis: Redis) -> bool:
+    """Whether keys may be touched together only where they share a slot."""
+    return isinstance(redis, RedisCluster)
+
+
 def receiver(redis: Redis, pubsub: PubSub) -> Callable[[float], Awaitable[dict[str, Any] | None]]:
     """How to wait for a message of sharded channels: a cluster has a connection to each shard."""
-    if isinstance(redis, RedisCluster):
+    if is_cluster(redis):
         return lambda seconds: cast("Any", pubsub).get_sharded_message(timeout=seconds)
     return lambda seconds: pubsub.get_message(timeout=seconds)
 

@@ -1,44 +1,61 @@
 """What Redis does to a mission in one step: the scripts of `log.py`.
 
 The law: a script touches the keys of one mission only, which share a slot of a cluster, and decides
-by the epoch who may write. Each is short, since Redis does nothing else meanwhile.
+by the epoch who may write. Each is short, since Redis does nothing else meanwhile. `APPEND` serves
+several missions, one after the other: those of one slot on a cluster, any elsewhere.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# KEYS: log, head, nodes. ARGV: epoch, first and last number, the events, the final status or "",
-# when it ended, how long to keep it, whether a node ended in it, the channel, then pairs of node
-# and outcome. A second copy of an append, whose answer was lost, is answered alike and changes
-# nothing.
+# KEYS: log, head and nodes of each mission. ARGV for each: how many follow, epoch, first and last
+# number, the events, the final status or "", when it ended, how long to keep it, whether a node
+# ended in it, then pairs of node and outcome. A second copy of an append, whose answer was lost, is
+# answered alike and changes nothing. What goes wrong with one mission is that one's answer.
 APPEND: Final = """
-local head = redis.call('HMGET', KEYS[2], 'epoch', 'seq')
-if not head[1] then return 'gone' end
-if head[1] ~= ARGV[1] then return 'stale' end
-local seq, first, last = tonumber(head[2]), tonumber(ARGV[2]), tonumber(ARGV[3])
-if seq >= last and last >= first then return 'done' end
-if seq ~= first - 1 then return 'gap' end
-if last >= first then
-  redis.call('XADD', KEYS[1], last .. '-0', 'e', ARGV[4])
-  redis.call('HSET', KEYS[2], 'seq', last)
+local function append(log, head, nodes, at, final)
+  local known = redis.call('HMGET', head, 'epoch', 'seq')
+  if not known[1] then return 'gone' end
+  if known[1] ~= ARGV[at] then return 'stale' end
+  local seq, first, last = tonumber(known[2]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local events, status, ttl = ARGV[at + 3], ARGV[at + 4], ARGV[at + 6]
+  if seq >= last and last >= first then return 'done' end
+  if seq ~= first - 1 then return 'gap' end
+  if last >= first then
+    redis.call('XADD', log, last .. '-0', 'e', events)
+    redis.call('HSET', head, 'seq', last)
+  end
+  for i = at + 8, final, 1000 do
+    redis.call('HSET', nodes, unpack(ARGV, i, math.min(i + 999, final)))
+  end
+  if ARGV[at + 7] == '1' then redis.call('HSET', head, 'claims', 0) end
+  if seq == 0 then
+    redis.call('PEXPIRE', log, ttl)
+    redis.call('PEXPIRE', nodes, ttl)
+  end
+  if status ~= '' then
+    redis.call('HSET', head, 'status', status, 'finished', ARGV[at + 5])
+    redis.call('PEXPIRE', log, ttl)
+    redis.call('PEXPIRE', head, ttl)
+    redis.call('PEXPIRE', nodes, ttl)
+  end
+  if last >= first then
+    local live = string.gsub(log, ':log$', ':live')
+    redis.call('SPUBLISH', live, first .. (status ~= '' and ' 1\\n' or ' 0\\n') .. events)
+  end
+  return 'done'
 end
-for i = 10, #ARGV, 1000 do
-  redis.call('HSET', KEYS[3], unpack(ARGV, i, math.min(i + 999, #ARGV)))
+
+local answers, at = {}, 1
+for i = 1, #KEYS, 3 do
+  local final = at + tonumber(ARGV[at])
+  local good, answer = pcall(append, KEYS[i], KEYS[i + 1], KEYS[i + 2], at + 1, final)
+  if not good and type(answer) ~= 'table' then answer = {err = answer} end
+  answers[#answers + 1] = answer
+  at = final + 1
 end
-if ARGV[8] == '1' then redis.call('HSET', KEYS[2], 'claims', 0) end
-if seq == 0 then
-  redis.call('PEXPIRE', KEYS[1], ARGV[7])
-  redis.call('PEXPIRE', KEYS[3], ARGV[7])
-end
-if ARGV[5] ~= '' then
-  redis.call('HSET', KEYS[2], 'status', ARGV[5], 'finished', ARGV[6])
-  for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[7]) end
-end
-if last >= first then
-  redis.call('SPUBLISH', ARGV[9], first .. (ARGV[5] ~= '' and ' 1\\n' or ' 0\\n') .. ARGV[4])
-end
-return 'done'
+return answers
 """
 
 # KEYS: head. ARGV: spec, now, how long to keep it.

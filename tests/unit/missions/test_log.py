@@ -133,6 +133,31 @@ async def test_refusal_of_one_mission_does_not_touch_the_others(log: MissionLog)
 
 
 @pytest.mark.gen_test
+async def test_what_goes_wrong_with_one_mission_is_that_ones_answer(log: MissionLog, client: Redis):
+    for mission_id in ("a", "b", "c"):
+        await begun(log, mission_id)
+    await client.set("vision:{b}:log", "not a stream")
+    results = await log.append([append(1, 1, mission_id=name) for name in ("a", "b", "c")])
+    assert [type(result) for result in results] == [type(None), StaleEpoch, type(None)]
+    assert "WRONGTYPE" in str(results[1])
+    assert [(await log.record(name)).seq for name in ("a", "b", "c")] == [1, 0, 1]
+
+
+@pytest.mark.gen_test
+async def test_more_missions_than_one_command_takes_are_written_in_one_go(
+    log: MissionLog, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(log, "_together", 2)
+    names = list("abcde")
+    for mission_id in names:
+        await begun(log, mission_id)
+    await log.acquire("d")
+    results = await log.append([append(1, 1, mission_id=name) for name in names])
+    assert [result is None for result in results] == [True, True, True, False, True]
+    assert [(await log.record(name)).seq for name in names] == [1, 1, 1, 0, 1]
+
+
+@pytest.mark.gen_test
 async def test_repeated_append_changes_nothing(log: MissionLog, client: Redis):
     await begun(log)
     batch = Append("m", 1, events(1, 2), {"a": DONE})
