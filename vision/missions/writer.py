@@ -1,10 +1,11 @@
 """The log writer of a process: log first, then publish, with nothing in between but one round trip.
 
 The law: whatever arrived from all missions while the last write was in flight goes out in the next
-one. There is no timer: an idle process writes at once, a busy one writes larger batches. An event
-is published only after Redis has it. Only one write is in flight, so the order of a mission's
-events is the order in which they were put; a write that found Redis away is repeated until it is
-back, and since an append is idempotent, an event is neither lost nor doubled.
+one. An idle process writes at once; a busy one rests between two writes, too briefly to be seen, so
+that they are larger and cost less. An event is published only after Redis has it. Only one write is
+in flight, so the order of a mission's events is the order in which they were put; a write that
+found Redis away is repeated until it is back, and since an append is idempotent, an event is
+neither lost nor doubled.
 """
 
 from __future__ import annotations
@@ -37,6 +38,15 @@ _logger = structlog.get_logger(__name__)
 # Token text that may wait for Redis, over all missions, before their model streams are held back.
 # A minute's output of some thousand streams; the upstreams' sockets then hold back the rest.
 MAX_PENDING_CHARS: Final = 4 * 1024 * 1024
+
+# A write of so many missions is one of a busy process. What a write costs whatever is in it is then
+# no more than what its appends cost.
+BUSY: Final = 4
+
+# From the beginning of such a write to the next one. 100 streams of 50 tokens a second take a
+# quarter less of the processor than without it, and a token is late by 2.5 ms in the mean, where
+# its reader sees 20 ms at best.
+REST_SECONDS: Final = 0.005
 
 # While Redis is away: soon enough to go on without a visible pause, slow enough not to be a load.
 RETRY_SECONDS: Final = 0.25
@@ -191,7 +201,11 @@ class LogWriter:
             self._wake.clear()
             dirty, self._dirty = list(self._dirty.values()), {}
             self._shrink(sum(writing.chars for writing in dirty))
+            begun = time.monotonic()
             await self._write([_Write.of(writing) for writing in dirty])
+            rest = begun + REST_SECONDS - time.monotonic()
+            if rest > 0 and len(dirty) >= BUSY:
+                await asyncio.sleep(rest)
 
     def _shrink(self, chars: int) -> None:
         self._pending_chars -= chars
