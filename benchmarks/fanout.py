@@ -40,7 +40,7 @@ COUNT = 500
 GAP = 40
 
 # How many tokens give steady figures: the kernel counts processor time in ticks of 10 ms.
-TOKENS = {Size.QUICK: 40, Size.FULL: 400}
+TOKENS = {Size.QUICK: 25, Size.FULL: 400}
 
 # Milliseconds until the streaming node begins: all have subscribed by then, on a busy machine too.
 GATE = 2_000

@@ -29,11 +29,11 @@ LANGGRAPH = INSTALLED / "langgraph" / "bin" / "langgraph"
 LARGE = (LAYERED, WIDE, CHAIN)
 SMALL = (SHORT_CHAIN, FAN_OUT, DIAMOND)
 
-# Nodes of each large shape in all: a second or two.
-NODES = {Size.QUICK: 3_000, Size.FULL: 30_000}
+# Nodes of each large shape in all: a second.
+NODES = {Size.QUICK: 2_000, Size.FULL: 30_000}
 
 # Requests for each small shape: our server needs some milliseconds for each, LangGraph's a second.
-OURS = {Size.QUICK: 100, Size.FULL: 1_000}
+OURS = {Size.QUICK: 50, Size.FULL: 1_000}
 THEIRS = {Size.QUICK: 2, Size.FULL: 60}
 
 # Connections to the upstream are open and pools are filled after that.

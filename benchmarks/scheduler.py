@@ -31,7 +31,7 @@ from benchmarks.timing import Work
 LANGGRAPH = INSTALLED / "langgraph"
 
 # Nodes of each shape in all: a second for the slowest.
-NODES = {Size.QUICK: 3_000, Size.FULL: 30_000}
+NODES = {Size.QUICK: 2_000, Size.FULL: 30_000}
 
 # A node that takes time: short, so that what a scheduler adds is seen.
 NODE_SECONDS = 0.010
