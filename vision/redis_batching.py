@@ -20,12 +20,11 @@ from redis.exceptions import NoScriptError, RedisError
 
 from vision.errors import StoreUnavailable
 from vision.redis_edge import redis_calls, unavailable
+from vision.redis_trips import Command, trips
 
 # Callers that share one trip: enough that the cost of a trip is hardly seen, and so few that the
 # first of many are soon on their way, instead of all of them together at the end.
 MAX_CALLERS: Final = 16
-
-Command = tuple[Any, ...]
 
 
 class BatchedRedis:
@@ -36,6 +35,7 @@ class BatchedRedis:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._way = trips(redis)
         # In order, and each answer's commands side by side.
         self._waiting: dict[asyncio.Future[list[Any]], Sequence[Command]] = {}
         self._trips: asyncio.Task[None] | None = None
@@ -105,10 +105,7 @@ class BatchedRedis:
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         try:
-            async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
-                for command in commands:
-                    pipe.execute_command(*command)
-                return list(map(_reply, await pipe.execute(raise_on_error=False)))
+            return list(map(_reply, await self._way.send(commands)))
         except StoreUnavailable as error:
             return [error] * len(commands)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vision import redis_edge
 from vision.errors import StoreUnavailable
 from vision.redis_batching import MAX_CALLERS, BatchedRedis
 from vision.redis_edge import connect
+from vision.redis_trips import Command
 
 
 @pytest.fixture
@@ -22,23 +24,16 @@ def calls(client: Redis) -> BatchedRedis:
 
 
 @pytest.fixture
-def trips(client: Redis, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def trips(calls: BatchedRedis, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many commands each round trip had."""
     counts: list[int] = []
-    pipeline = client.pipeline
+    send = calls._way.send
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        pipe = pipeline(*args, **kwargs)
-        execute = pipe.execute
+    async def noted(commands: Sequence[Command]) -> list[Any]:
+        counts.append(len(commands))
+        return await send(commands)
 
-        async def noted(*args: Any, **kwargs: Any) -> Any:
-            counts.append(len(pipe))
-            return await execute(*args, **kwargs)
-
-        monkeypatch.setattr(pipe, "execute", noted)
-        return pipe
-
-    monkeypatch.setattr(client, "pipeline", counted)
+    monkeypatch.setattr(calls._way, "send", noted)
     return counts
 
 

@@ -32,7 +32,8 @@ from vision.errors import StaleEpoch, StoreUnavailable, UnknownCursor, UnknownMi
 from vision.missions import scripts
 from vision.missions.events import Batch, MissionFinished, MissionStatus, Outcome, encode
 from vision.redis_batching import BatchedRedis
-from vision.redis_edge import is_cluster, pairs, redis_calls, unavailable
+from vision.redis_edge import is_cluster, pairs, unavailable
+from vision.redis_trips import trips
 
 _logger = structlog.get_logger(__name__)
 
@@ -124,8 +125,8 @@ class MissionLog:
     """Reads and writes missions. Every method raises `StoreUnavailable` while Redis is away."""
 
     def __init__(self, redis: Redis, *, mission_ttl_ms: int) -> None:
-        self._redis = redis
         self._calls = BatchedRedis(redis)
+        self._way = trips(redis)  # of the appends, which wait for nobody
         self._ttl_ms = mission_ttl_ms
         self._together = 1 if is_cluster(redis) else MAX_TOGETHER
 
@@ -236,10 +237,9 @@ class MissionLog:
     async def _append_all(self, appends: Sequence[Append]) -> list[Any]:
         sha = await self._calls.load(scripts.APPEND)
         parts = [appends[i : i + self._together] for i in range(0, len(appends), self._together)]
-        async with redis_calls(), self._redis.pipeline(transaction=False) as pipe:
-            for part in parts:
-                pipe.execute_command("EVALSHA", sha, 3 * len(part), *_arguments(part, self._ttl_ms))
-            replies = await pipe.execute(raise_on_error=False)
+        replies = await self._way.send(
+            [("EVALSHA", sha, 3 * len(part), *_arguments(part, self._ttl_ms)) for part in parts]
+        )
         # An error in place of a part's answers is that of each.
         answers = [
             reply if isinstance(reply, list) else [reply] * len(part)

@@ -70,7 +70,7 @@ class Published:
 
 
 async def open_writing(log: MissionLog, mission_id: str = "m") -> Writing:
-    if not await log._redis.exists(f"vision:{{{mission_id}}}:head"):
+    if not await log._calls.call("EXISTS", f"vision:{{{mission_id}}}:head"):
         await log.create(mission_id, b"[]", 1)
     claim = await log.acquire(mission_id)
     assert claim is not None
