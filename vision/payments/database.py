@@ -22,7 +22,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, event
+import aiosqlite
+from sqlalchemy import Connection, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     DBAPIError,
@@ -128,9 +129,10 @@ def sqlite_url(folder: Path) -> str:
 
 def _engine(url: str) -> AsyncEngine:
     if url.startswith("sqlite"):
+        path = make_url(url).database or ""
         engine = create_async_engine(
             url,
-            connect_args={"timeout": LOCK_SECONDS},
+            async_creator=lambda: _open_sqlite(path),
             pool_size=SQLITE_CONNECTIONS,
             max_overflow=0,
             pool_timeout=TRANSACTION_SECONDS,
@@ -153,6 +155,21 @@ def _engine(url: str) -> AsyncEngine:
         pool_pre_ping=True,
         pool_recycle=RECYCLE_SECONDS,
     )
+
+
+async def _open_sqlite(path: str) -> aiosqlite.Connection:
+    connection = aiosqlite.connect(path, timeout=LOCK_SECONDS)
+    # It has no public name (SQLAlchemy's own opening reaches for it, too): a connection that was
+    # forgotten must not keep the process from ending.
+    thread = connection._thread  # noqa: SLF001
+    thread.daemon = True
+    try:
+        return await connection
+    except BaseException:
+        # After a failure the thread says goodbye to the loop, which may be closed by then: a
+        # command that found no database ends at once. It is on its way; the wait is short.
+        await asyncio.to_thread(thread.join)
+        raise
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:

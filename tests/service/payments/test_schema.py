@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,20 @@ async def test_a_database_that_is_not_there_is_unavailable(tmp_path: Path) -> No
         with pytest.raises(StoreUnavailable):
             await database.read(product_store.list_products)
         await database.close()
+
+
+@pytest.mark.gen_test
+async def test_a_file_that_cannot_be_opened_leaves_no_thread_to_the_closing_loop(
+    tmp_path: Path,
+) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/no/such/folder/file")
+    before = set(threading.enumerate())
+
+    for _ in range(20):
+        with pytest.raises(StoreUnavailable):
+            await migrate.check(database)
+        left = {each.name for each in set(threading.enumerate()) - before}
+        assert not [name for name in left if "connection_worker" in name]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
