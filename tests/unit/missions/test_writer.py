@@ -19,7 +19,14 @@ from tests.unit.missions.writing import (
     token,
 )
 from vision.missions import writer as writer_module
-from vision.missions.events import MissionStatus, NodeRestarted, NodeStarted, NodeStatus, Outcome
+from vision.missions.events import (
+    Batch,
+    MissionStatus,
+    NodeRestarted,
+    NodeStarted,
+    NodeStatus,
+    Outcome,
+)
 from vision.missions.log import MissionLog
 from vision.missions.writer import BUSY, LogWriter
 
@@ -135,6 +142,42 @@ async def test_busy_writer_rests_after_a_write_so_that_the_next_one_is_larger(
         writer.put(writing, token("a", "2"))
     await in_flight()
     assert writer.writes == 1
+
+
+@pytest.mark.gen_test
+async def test_writer_that_never_comes_to_a_pause_rests_too(
+    log: MissionLog, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(writer_module, "REST_SECONDS", NEVER)
+    rests = asyncio.Event()
+    writing = await open_writing(log)
+
+    def more_to_write(mission_id: str, batch: Batch) -> None:
+        writer.put(writing, token("a", "1"))
+        if writer.writes == BUSY:
+            rests.set()
+
+    writer = LogWriter(log, more_to_write)
+    running = asyncio.create_task(writer.run())
+    writer.put(writing, token("a", "1"))
+    async with asyncio.timeout(PATIENCE):
+        await rests.wait()
+    await in_flight()
+    assert writer.writes == BUSY
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.gen_test
+async def test_writer_that_pauses_now_and_then_writes_at_once(
+    log: MissionLog, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(writer_module, "REST_SECONDS", NEVER)
+    writing = await open_writing(log)
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(2 * BUSY):
+            writer.put(writing, token("a", "1"))
+            await writer.settled(writing)
 
 
 @pytest.mark.gen_test
