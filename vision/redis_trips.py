@@ -19,11 +19,24 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 from vision.redis_edge import is_cluster, redis_calls
 
 Command = tuple[Any, ...]
+
+
+def _read_only(reply: Any) -> bool:
+    """Whether a command, or a part of a script's answer, met a primary that is one no more.
+
+    Its connection has to go: only a new one asks the sentinels who is the primary now.
+    """
+    parts = reply if isinstance(reply, list) else [reply]
+    return any(isinstance(part, ReadOnlyError) for part in parts)
 
 
 class Trips(Protocol):
@@ -76,12 +89,18 @@ class _KeptConnection:
         connection = self._connection
         try:
             await connection.send_packed_command(connection.pack_commands(commands))
-            return [await self._reply(connection, command[0]) for command in commands]
+            replies = [await self._reply(connection, command[0]) for command in commands]
         except BaseException:
-            self._connection = None
-            await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+            await self._drop(connection)
             raise
+        if any(map(_read_only, replies)):
+            await self._drop(connection)
+        return replies
+
+    async def _drop(self, connection: AbstractConnection) -> None:
+        self._connection = None
+        await connection.disconnect(nowait=True)
+        await self._pool.release(connection)
 
     async def _reply(self, connection: AbstractConnection, name: str) -> Any:
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from vision.errors import StoreUnavailable
 from vision.redis_edge import connect
@@ -78,3 +78,12 @@ async def test_redis_that_is_away_is_unavailable(tmp_path: Path):
     with pytest.raises(StoreUnavailable):
         await trips(client).send([("PING",)])
     await client.aclose()
+
+
+@pytest.mark.gen_test
+async def test_connection_to_a_primary_that_is_one_no_more_is_given_up(way: Trips):
+    before = await connection_of(way)
+    refusing = "return {redis.error_reply('READONLY You can not write against a replica.')}"
+    [[refusal]] = await way.send([("EVAL", refusing, 0)])
+    assert isinstance(refusal, ReadOnlyError)
+    assert await connection_of(way) != before

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -165,7 +166,7 @@ async def _open_sqlite(path: str) -> aiosqlite.Connection:
     thread.daemon = True
     try:
         return await connection
-    except BaseException:
+    except sqlite3.Error:
         # After a failure the thread says goodbye to the loop, which may be closed by then: a
         # command that found no database ends at once. It is on its way; the wait is short.
         await asyncio.to_thread(thread.join)
