@@ -1,6 +1,6 @@
 """What Redis does to a mission in one step: the scripts of `log.py`.
 
-The law: a script touches the keys of one mission only, which share a slot of a cluster, and decides
+The law: a script touches the keys of one slot of a cluster, mostly of one mission, and decides
 by the epoch who may write. Each is short, since Redis does nothing else meanwhile. `APPEND` serves
 several missions, one after the other: those of one slot on a cluster, any elsewhere.
 """
