@@ -30,15 +30,6 @@ from vision.redis_edge import is_cluster, redis_calls
 Command = tuple[Any, ...]
 
 
-def _read_only(reply: Any) -> bool:
-    """Whether a command, or a part of a script's answer, met a primary that is one no more.
-
-    Its connection has to go: only a new one asks the sentinels who is the primary now.
-    """
-    parts = reply if isinstance(reply, list) else [reply]
-    return any(isinstance(part, ReadOnlyError) for part in parts)
-
-
 class Trips(Protocol):
     """A way to Redis. Several callers may use it; they wait for each other."""
 
@@ -109,3 +100,12 @@ class _KeptConnection:
             return refusal
         callback = self._callbacks.get(name)
         return reply if callback is None else callback(reply)
+
+
+def _read_only(reply: Any) -> bool:
+    """Whether a command, or a part of a script's answer, met a primary that is one no more.
+
+    Its connection has to go: only a new one asks the sentinels who is the primary now.
+    """
+    parts = reply if isinstance(reply, list) else [reply]
+    return any(isinstance(part, ReadOnlyError) for part in parts)

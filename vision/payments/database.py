@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import aiosqlite
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     DBAPIError,
@@ -130,10 +130,9 @@ def sqlite_url(folder: Path) -> str:
 
 def _engine(url: str) -> AsyncEngine:
     if url.startswith("sqlite"):
-        path = make_url(url).database or ""
         engine = create_async_engine(
             url,
-            async_creator=lambda: _open_sqlite(path),
+            connect_args={"timeout": LOCK_SECONDS, "async_creator_fn": _open_sqlite},
             pool_size=SQLITE_CONNECTIONS,
             max_overflow=0,
             pool_timeout=TRANSACTION_SECONDS,
@@ -158,8 +157,8 @@ def _engine(url: str) -> AsyncEngine:
     )
 
 
-async def _open_sqlite(path: str) -> aiosqlite.Connection:
-    connection = aiosqlite.connect(path, timeout=LOCK_SECONDS)
+async def _open_sqlite(path: str, **options: Any) -> aiosqlite.Connection:
+    connection = aiosqlite.connect(path, **options)
     # It has no public name (SQLAlchemy's own opening reaches for it, too): a connection that was
     # forgotten must not keep the process from ending.
     thread = connection._thread  # noqa: SLF001
