@@ -13,10 +13,9 @@ import argparse
 import sys
 import traceback
 from importlib import import_module
-from pathlib import Path
 
-from benchmarks.alone import Case, add_size, size_of, tables_of
-from benchmarks.report import Row, Table, document
+from benchmarks.alone import Case, add_flags, size_of, tables_of, write
+from benchmarks.report import Row, Table
 from benchmarks.rig import Size
 
 # Each is a module of this package with a function `run`.
@@ -42,8 +41,7 @@ USUAL = {Size.QUICK: CASES, Size.FULL: ALL}
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(ALL)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all tables there too")
-    add_size(parser)
+    add_flags(parser)
     options = parser.parse_args()
     if unknown := set(options.cases) - set(ALL):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
@@ -59,8 +57,7 @@ def main() -> int:
         for table in found:
             print(f"{table}\n", flush=True)
         tables += found
-    if options.json is not None:
-        options.json.write_text(document(tables) + "\n")
+    write(tables, options)
     return 1 if broken else 0
 
 

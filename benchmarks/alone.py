@@ -1,8 +1,8 @@
-"""One case by itself: `python -m benchmarks.NAME [--full]`.
+"""One case by itself: `python -m benchmarks.NAME [--full] [--json FILE]`.
 
 The law: a case takes a size and gives its tables, one or several; who runs it, alone or among all,
-prints them. Clients run on uvloop: what they take, on a machine of few cores, is taken from what is
-measured.
+prints them, and writes them as JSON where that is asked for. Clients run on uvloop: what they take,
+on a machine of few cores, is taken from what is measured.
 """
 
 from __future__ import annotations
@@ -10,33 +10,44 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from benchmarks.report import Table
+from benchmarks.report import Table, document
 from benchmarks.rig import Size
 
 Case = Callable[[Size], Coroutine[Any, Any, Table | list[Table]]]
 
 
 def main(run: Case) -> None:
-    """The case that was started from the command line: measure, and print what was found."""
+    """The case that was started from the command line: measure, and tell what was found."""
     parser = argparse.ArgumentParser()
-    add_size(parser)
-    for table in tables_of(run, size_of(parser.parse_args())):
+    add_flags(parser)
+    options = parser.parse_args()
+    tables = tables_of(run, size_of(options))
+    for table in tables:
         print(f"{table}\n")
+    write(tables, options)
 
 
-def add_size(parser: argparse.ArgumentParser) -> None:
-    """The flag that all have."""
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Those that every case has."""
     parser.add_argument("--full", action="store_true", help="longer runs, steadier figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all tables there too")
 
 
 def size_of(options: argparse.Namespace) -> Size:
     """What the flag says."""
     return Size.FULL if options.full else Size.QUICK
+
+
+def write(tables: Sequence[Table], options: argparse.Namespace) -> None:
+    """As JSON, if a file was named."""
+    if options.json is not None:
+        options.json.write_text(document(tables) + "\n")
 
 
 def tables_of(run: Case, size: Size) -> list[Table]:

@@ -27,8 +27,8 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
+from benchmarks.installed import ROOT
 from benchmarks.processes import Running, free_port
-from benchmarks.report import ROOT
 
 # What Tornado comes with, and what our server runs on.
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {

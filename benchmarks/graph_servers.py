@@ -17,14 +17,12 @@ from statistics import median
 
 from benchmarks.alone import main
 from benchmarks.graphs import CHAIN, DIAMOND, FAN_OUT, LAYERED, SHORT_CHAIN, WIDE, Shape
+from benchmarks.installed import FAILURES, LANGGRAPH, ROOT, Unusable, reason
 from benchmarks.load import Stream, Target, post, spread, stream
-from benchmarks.peers import FAILURES, INSTALLED, Unusable, reason
 from benchmarks.processes import Running, exact_cpus, free_port
-from benchmarks.report import ROOT, Row, Table
+from benchmarks.report import Row, Table
 from benchmarks.rig import HERE, MODEL, Rig, Size, question, rig
 from tests.processes import ServerProcess
-
-LANGGRAPH = INSTALLED / "langgraph" / "bin" / "langgraph"
 
 LARGE = (LAYERED, WIDE, CHAIN)
 SMALL = (SHORT_CHAIN, FAN_OUT, DIAMOND)
@@ -99,12 +97,13 @@ def vision(rig: Rig) -> Iterator[Subject]:
 @contextmanager
 def langgraph(rig: Rig) -> Iterator[Subject]:
     """`langgraph dev`, the server that keeps everything in memory."""
-    if not LANGGRAPH.exists():
+    program = LANGGRAPH / "bin" / "langgraph"
+    if not program.exists():
         raise Unusable("not installed: make bench-peers")
     # A copy, since it writes its state beside its configuration.
     folder = shutil.copytree(HERE / "langgraph_app", rig.folder / "langgraph_app")
     port = free_port()
-    argv = [str(LANGGRAPH), "dev", "--no-browser", "--no-reload", "--port", str(port)]
+    argv = [str(program), "dev", "--no-browser", "--no-reload", "--port", str(port)]
     argv += ["--server-log-level", "ERROR"]
     log = rig.folder / "langgraph.log"
     with Running(argv, port, log, environ=ENVIRON, folder=folder) as running:

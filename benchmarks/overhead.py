@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from benchmarks.alone import main
+from benchmarks.installed import FAILURES, Unusable, reason
 from benchmarks.load import Spread, Target, spread
-from benchmarks.peers import FAILURES, PEERS, Start, Subject, Unusable, direct, reason, vision
+from benchmarks.peers import PEERS, Start, Subject, direct, vision
 from benchmarks.report import Row, Table
 from benchmarks.rig import Rig, Size, rig
 

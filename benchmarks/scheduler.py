@@ -23,12 +23,10 @@ from pathlib import Path
 from benchmarks import graph_servers
 from benchmarks.alone import main
 from benchmarks.graphs import CHAIN, LAYERED, WIDE, Shape
-from benchmarks.peers import INSTALLED, Unusable, reason
-from benchmarks.report import ROOT, Row, Table
+from benchmarks.installed import LANGGRAPH, ROOT, Unusable, reason
+from benchmarks.report import Row, Table
 from benchmarks.rig import Size
 from benchmarks.timing import Work
-
-LANGGRAPH = INSTALLED / "langgraph"
 
 # Nodes of each shape in all: a second for the slowest.
 NODES = {Size.QUICK: 2_000, Size.FULL: 30_000}
