@@ -7,30 +7,28 @@ many did not. All subscribe before the first token flows, since a node that take
 before the one that streams; subscribing is not measured. The peers send the events of our mission,
 byte for byte and at the same pace. Ours has fewer writes than events: the ends of a node and of the
 mission go out with what came before them, where a peer writes each event by itself.
+
+The first token is counted from the end of the node before, which is when the upstream is asked for
+it; a reader of the upstream itself asks by itself. The peers ask nobody, so they have none.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 from benchmarks.alone import main
 from benchmarks.asking import ask, ask_json
 from benchmarks.bare_tornado import LOOPS, bare
-from benchmarks.load import spread
-from benchmarks.processes import exact_cpus
+from benchmarks.lateness import Tokens, columns
+from benchmarks.load import spread, streams
+from benchmarks.processes import exact_cpu, exact_cpus
 from benchmarks.report import Row, Table
 from benchmarks.rig import MODEL, Rig, Size, question, rig
-from benchmarks.sockets import (
-    Arrivals,
-    Subscriber,
-    message,
-    raise_descriptor_limit,
-    subscribers,
-)
+from benchmarks.sockets import Subscriber, message, raise_descriptor_limit, subscribers
 from tests.processes import ServerProcess
 
 COUNT = 500
@@ -50,6 +48,14 @@ RUN_SECONDS = 60.0
 
 WAYS = ("write_message", "encoded_once")
 
+# Who reads the upstream itself: one would have a single first token, which is no median.
+READERS = 10
+
+# Of each, before they are counted: the first answers of a process are slow.
+WARM_UP_TOKENS = 2
+
+# Of our mission's events: the token and the end of the node before, the ends of node and mission.
+BEFORE, AFTER = 2, 2
 
 Sockets = Sequence[Subscriber]
 
@@ -69,32 +75,51 @@ class Watched:
 class Found:
     """What came, and what it took."""
 
-    subscribers: int
-    frames: int
-    early: int  # of these, before all had subscribed
+    arrivals: Sequence[Sequence[float]]  # of each subscriber
+    early: int  # frames before all had subscribed
     server: float  # seconds of processor time
     children: float
-    arrivals: Arrivals
 
-    def row(self, subject: str, events: int) -> Row:
-        """`events` is how many each subscriber should have got."""
-        if not self.frames:
-            return Row(subject, note="no frame came")
-        missing = self.subscribers * events - self.frames
+    @property
+    def frames(self) -> int:
+        return sum(map(len, self.arrivals))
+
+    def faults(self, events: int) -> str:
+        """What should not be. `events` is how many each subscriber should have got."""
+        missing = len(self.arrivals) * events - self.frames
         notes = [
             f"{missing} frames are missing" if missing else "",
             f"{self.early} frames came before all had subscribed" if self.early else "",
         ]
-        to_all = spread(self.arrivals.spans())
+        return "; ".join(filter(None, notes))
+
+    def row(self, subject: str, events: int, tokens: Mapping[str, float]) -> Row:
+        """Its figures, and when tokens came, which `lateness` tells."""
+        if not self.frames:
+            return Row(subject, note="no frame came")
+        # A subscriber that missed one has others at its places.
+        spans = [max(moments) - min(moments) for moments in zip(*self.arrivals, strict=False)]
+        to_all = spread(spans)
         figures = {
             "frames": self.frames,
             "CPU us/frame": self.server / self.frames * 1e6,
             "children us/frame": self.children / self.frames * 1e6,
-            "first to last event s": self.arrivals.whole(),
+            "wall s": max(map(max, self.arrivals)) - min(map(min, self.arrivals)),
             "to all p50 ms": to_all.p50,
             "to all p99 ms": to_all.p99,
+            **tokens,
         }
-        return Row(subject, figures, "; ".join(filter(None, notes)))
+        return Row(subject, figures, self.faults(events))
+
+    def tokens(self) -> Tokens:
+        """Those of the node that streams."""
+        firsts = [moments[BEFORE] - moments[0] for moments in self.arrivals]
+        return Tokens(firsts, self.gaps())
+
+    def gaps(self) -> list[float]:
+        """Between two of its tokens that did not come together."""
+        flows = [moments[BEFORE:-AFTER] for moments in self.arrivals]
+        return [b - a for flow in flows for a, b in pairwise(flow) if b > a]
 
 
 async def run(size: Size) -> Table:
@@ -102,14 +127,28 @@ async def run(size: Size) -> Table:
     raise_descriptor_limit()
     tokens = TOKENS[size]
     with rig() as made:
+        direct, itself = await _direct(made, tokens)
         with made.server() as server:
             found, events = await ours(server, COUNT, tokens)
-        rows = [found.row("ours, logged first", len(events))]
+        late = columns(found.tokens(), direct)
+        rows = [itself, found.row("ours, logged first", len(events), late)]
         for way, loop in product(WAYS, LOOPS):
             peer = await _peer(made, way, loop, events)
-            rows.append(peer.row(f"bare Tornado on {loop}, {way}", len(events)))
+            late = columns(Tokens([], peer.gaps()), direct)
+            rows.append(peer.row(f"bare Tornado on {loop}, {way}", len(events), late))
     title = f"{COUNT} WebSockets watch one mission of {tokens} tokens, {GAP} ms apart"
     return Table("fan-out", title, rows)
+
+
+async def _direct(made: Rig, tokens: int) -> tuple[Tokens, Row]:
+    """The upstream itself, read by some."""
+    await streams(made.direct(WARM_UP_TOKENS, GAP), READERS)
+    before = exact_cpu(made.upstream.pid)
+    found = await streams(made.direct(tokens, GAP), READERS)
+    used, itself = exact_cpu(made.upstream.pid) - before, Tokens.of(found)
+    frames = sum(each.tokens for each in found)
+    figures = {"frames": frames, "CPU us/frame": used / frames * 1e6, **columns(itself)}
+    return itself, Row(f"upstream, direct, {READERS} readers", figures)
 
 
 async def ours(server: ServerProcess, count: int, tokens: int) -> tuple[Found, list[bytes]]:
@@ -152,10 +191,9 @@ async def _subscribe(sockets: Sockets, document: dict[str, object]) -> None:
 
 
 async def _measure(watched: Watched) -> Found:
-    arrivals = Arrivals()
-    sockets = await subscribers(watched.port, watched.path, watched.count, arrivals)
+    sockets = await subscribers(watched.port, watched.path, watched.count)
     await watched.start(sockets)
-    early = sum(socket.events for socket in sockets)
+    early = sum(len(socket.arrivals) for socket in sockets)
     before = exact_cpus(watched.pid)
     with suppress(TimeoutError):  # the row says what is missing
         async with asyncio.timeout(RUN_SECONDS):
@@ -164,8 +202,7 @@ async def _measure(watched: Watched) -> Found:
     for socket in sockets:
         socket.close()
     own, children = (then - now for then, now in zip(after, before, strict=True))
-    frames = sum(socket.events for socket in sockets)
-    return Found(watched.count, frames, early, own, children, arrivals)
+    return Found([socket.arrivals for socket in sockets], early, own, children)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ async def subscribers(server: ServerProcess, size: Size) -> Table:
     costs, count = [], WATCHED_TOKENS[size]
     for watching in SUBSCRIBERS[size]:
         found, events = await fanout.ours(server, watching, count)
-        note = found.row("", len(events)).note
+        note = found.faults(len(events))
         subject = f"{watching} watching"
         costs.append(Cost(subject, found.frames, 1, found.server, found.children, note))
     title = f"WebSockets watch one mission of {count} tokens, {fanout.GAP} ms apart"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import cast
@@ -118,7 +118,7 @@ class Spread:
     p99: float
 
 
-def spread(seconds: list[float]) -> Spread:
+def spread(seconds: Sequence[float]) -> Spread:
     """Of two values or more."""
     cuts = quantiles(seconds, n=100, method="inclusive")
     return Spread(cuts[49] * 1e3, cuts[98] * 1e3)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from benchmarks import overhead
 from benchmarks.alone import main
 from benchmarks.installed import FAILURES, Unusable, reason
-from benchmarks.load import Spread, Stream, spread, streams
+from benchmarks.lateness import Tokens, columns
+from benchmarks.load import Stream, streams
 from benchmarks.peers import PEERS, Start, Subject, direct, vision
 from benchmarks.report import Row, Table
 from benchmarks.rig import Rig, Size, rig
@@ -64,24 +65,14 @@ class Found:
     cpu: float
     children_cpu: float
 
-    @property
-    def first(self) -> Spread:
-        """Until the first token."""
-        return spread([each.first for each in self.streams if each.first is not None])
-
     def row(self, reference: Found) -> Row:
         """Its figures beside those of the upstream itself."""
-        first, gap = self.first, spread([gap for each in self.streams for gap in each.gaps])
         tokens = sum(each.tokens for each in self.streams)
         figures = {
             "CPU us/token": self.cpu / tokens * 1e6,
             "children us/token": self.children_cpu / tokens * 1e6,
             "wall s": sum(self.walls) / len(self.walls),
-            "first p50 ms": first.p50,
-            "first p99 ms": first.p99,
-            "first p50 behind direct ms": first.p50 - reference.first.p50,
-            "gap p50 ms": gap.p50,
-            "gap p99 ms": gap.p99,
+            **columns(Tokens.of(self.streams), Tokens.of(reference.streams)),
         }
         return Row(self.subject, figures, self._lost(tokens))
 

@@ -53,37 +53,18 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class Arrivals:
-    """When each event reached the first and the last of its subscribers."""
-
-    def __init__(self) -> None:
-        self.first: dict[int, float] = {}
-        self.last: dict[int, float] = {}
-
-    def note(self, number: int, now: float) -> None:
-        self.first.setdefault(number, now)
-        self.last[number] = now
-
-    def whole(self) -> float:
-        """Seconds from the very first arrival to the very last."""
-        return max(self.last.values()) - min(self.first.values())
-
-    def spans(self) -> list[float]:
-        """Seconds from the first to the last subscriber, for each event."""
-        return [self.last[number] - begin for number, begin in self.first.items()]
-
-
 class Subscriber(asyncio.Protocol):
-    """One socket. `events` counts what came; `over` is done when the mission's last event is in."""
+    """One socket. `arrivals` has the moment of each event in turn, on `time.perf_counter`; `over`
+    is done when the mission's last event is in.
+    """
 
-    def __init__(self, path: str, arrivals: Arrivals) -> None:
+    def __init__(self, path: str) -> None:
         loop = asyncio.get_running_loop()
         self._path = path
-        self._arrivals = arrivals
         self._tail = b""
         self._marks = {mark: loop.create_future() for mark in (OPEN, SUBSCRIBED, LAST)}
         self._awaited = [OPEN, SUBSCRIBED, LAST]  # in the order in which they come
-        self.events = 0
+        self.arrivals: list[float] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes.
@@ -93,10 +74,7 @@ class Subscriber(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         text = self._tail + data
         if events := text.count(EVENT):
-            now = time.perf_counter()
-            for number in range(self.events, self.events + events):
-                self._arrivals.note(number, now)
-            self.events += events
+            self.arrivals += [time.perf_counter()] * events
         while self._awaited and self._awaited[0] in text:
             mark = self._marks[self._awaited.pop(0)]
             if not mark.done():  # nobody waits for it any more
@@ -126,16 +104,14 @@ class Subscriber(asyncio.Protocol):
         self._transport.close()
 
 
-async def subscribers(port: int, path: str, count: int, arrivals: Arrivals) -> list[Subscriber]:
+async def subscribers(port: int, path: str, count: int) -> list[Subscriber]:
     """So many open sockets."""
     gate = asyncio.Semaphore(AT_ONCE)
     loop = asyncio.get_running_loop()
 
     async def one() -> Subscriber:
         async with gate:
-            _, client = await loop.create_connection(
-                lambda: Subscriber(path, arrivals), "127.0.0.1", port
-            )
+            _, client = await loop.create_connection(lambda: Subscriber(path), "127.0.0.1", port)
             await client.opened()
             return client
 
