@@ -13,15 +13,18 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
 from benchmarks.alone import main
 from benchmarks.asking import KEY, ask_json
+from benchmarks.lateness import Tokens, columns
 from benchmarks.load import TOKEN, Target, http_request, post, spread
+from benchmarks.processes import exact_cpus
 from benchmarks.report import Row, Table
 from benchmarks.rig import MODEL, Rig, Size, question, rig
 
@@ -48,6 +51,7 @@ class Open(NamedTuple):
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     mission_id: str  # empty when it is the upstream's own
+    moments: Sequence[float]  # when it was asked for, and when each of its first tokens was here
 
 
 class Seen(NamedTuple):
@@ -64,10 +68,21 @@ class Cut:
 
     seconds: float
     tokens: int  # written after the wish was sent
+    moments: Sequence[float]  # of its beginning: see `Open`
 
 
 # Ends a stream; returns when the wish is on its way, with the moment at which it was sent.
 Way = Callable[[Open], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Streams that one process serves, and how they are ended."""
+
+    name: str
+    target: Target
+    way: Way
+    pid: int
 
 
 async def run(size: Size) -> Table:
@@ -78,13 +93,18 @@ async def run(size: Size) -> Table:
         async def cancel(stream: Open) -> int:
             return await _cancel(server.port, stream.mission_id)
 
-        rows = [
-            await _row(
-                "upstream direct: client leaves", made, made.direct(MANY, GAP), leave, count
-            ),
-            await _row("ours: client leaves", made, _watched(server.port), leave, count),
-            await _row("ours: cancel", made, _watched(server.port), cancel, count),
+        itself, target = made.direct(MANY, GAP), _watched(server.port)
+        subjects = [
+            Subject("upstream direct: client leaves", itself, leave, made.upstream.pid),
+            Subject("ours: client leaves", target, leave, server.pid),
+            Subject("ours: cancel", target, cancel, server.pid),
         ]
+        rows: list[Row] = []
+        direct = None
+        for subject in subjects:
+            row, tokens = await _row(subject, made, count, direct)
+            rows.append(row)
+            direct = direct or tokens
     title = f"until the upstream's socket is closed; {count} streams, a token each {GAP} ms"
     return Table("cancel", title, rows)
 
@@ -116,45 +136,61 @@ async def _cancel(port: int, mission_id: str) -> int:
     return sent
 
 
-async def _row(subject: str, made: Rig, target: Target, way: Way, count: int) -> Row:
-    try:
-        cuts = [await _cut(made, target, way) for _ in range(count)]
-    except TimeoutError:
-        return Row(subject, note=f"the upstream's socket was still open after {CLOSED_SECONDS} s")
-    until = spread([cut.seconds for cut in cuts])
+async def _row(
+    subject: Subject, made: Rig, count: int, direct: Tokens | None
+) -> tuple[Row, Tokens]:
+    """Also when its tokens came, beside those of the upstream itself."""
+    await _cut(made, subject)  # the first answer of a process is slow
+    before, begin = exact_cpus(subject.pid), time.perf_counter()
+    cuts = [await _cut(made, subject) for _ in range(count)]
+    wall, after = time.perf_counter() - begin, exact_cpus(subject.pid)
+    own, children = (now - then for now, then in zip(after, before, strict=True))
+    until, tokens = spread([cut.seconds for cut in cuts]), _tokens(cuts)
     figures = {
         "p50 ms": until.p50,
         "p99 ms": until.p99,
         "tokens after, mean": fmean(cut.tokens for cut in cuts),
         "tokens after, most": max(cut.tokens for cut in cuts),
+        "CPU us/stream": own / count * 1e6,
+        "children us/stream": children / count * 1e6,
+        "wall s": wall,
+        **columns(tokens, direct),
     }
-    return Row(subject, figures)
+    return Row(subject.name, figures), tokens
 
 
-async def _cut(made: Rig, target: Target, way: Way) -> Cut:
-    stream = await _open(target)
+def _tokens(cuts: Sequence[Cut]) -> Tokens:
+    """How the streams began."""
+    firsts = [cut.moments[1] - cut.moments[0] for cut in cuts]
+    return Tokens(firsts, [b - a for cut in cuts for a, b in pairwise(cut.moments[1:])])
+
+
+async def _cut(made: Rig, subject: Subject) -> Cut:
+    stream = await _open(subject.target)
     try:
         await asyncio.sleep(LUCK.uniform(0, GAP / 1e3))
         before = await _seen(made)
-        sent = await way(stream)
+        sent = await subject.way(stream)
         after = await _wait_closed(made, before)
     finally:
         stream.writer.close()
         with suppress(ConnectionError):
             await stream.writer.wait_closed()
-    return Cut((after.closed_at - sent) / 1e9, after.tokens - before.tokens)
+    return Cut((after.closed_at - sent) / 1e9, after.tokens - before.tokens, stream.moments)
 
 
 async def _open(target: Target) -> Open:
     """A stream whose first tokens are here."""
     reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+    moments = [time.perf_counter()]
     writer.write(target.request)
     async with asyncio.timeout(CLOSED_SECONDS):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         for _ in range(BEFORE):
             await reader.readuntil(TOKEN)
+            moments.append(time.perf_counter())
     headers = dict(line.split(": ", 1) for line in head.splitlines()[1:] if line)
-    return Open(reader, writer, headers.get("X-Mission-Id", ""))
+    return Open(reader, writer, headers.get("X-Mission-Id", ""), moments)
 
 
 async def _seen(made: Rig) -> Seen:

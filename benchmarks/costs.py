@@ -8,6 +8,7 @@ with a run anyway, of however many units it is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ class Cost:
     runs: int
     server: float  # seconds of processor time
     children: float
+    wall: float  # seconds, of all runs
     note: str = ""
 
     @property
@@ -42,12 +44,13 @@ class Meter:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._before = exact_cpus(pid)
+        self._before, self._begin = exact_cpus(pid), time.perf_counter()
 
     def cost(self, subject: str, units: int, runs: int = 1, note: str = "") -> Cost:
         own, children = exact_cpus(self._pid)
         before_own, before_children = self._before
-        return Cost(subject, units, runs, own - before_own, children - before_children, note)
+        wall = time.perf_counter() - self._begin
+        return Cost(subject, units, runs, own - before_own, children - before_children, wall, note)
 
 
 def rows(costs: Sequence[Cost], unit: str) -> list[Row]:
@@ -71,4 +74,5 @@ def _figures(cost: Cost, first: Cost, unit: str) -> dict[str, float]:
         f"CPU us/{unit}": cost.each,
         "to first": cost.each / first.each,
         f"children us/{unit}": cost.children / cost.units * 1e6,
+        "wall s/run": cost.wall / cost.runs,
     }

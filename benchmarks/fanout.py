@@ -84,6 +84,11 @@ class Found:
     def frames(self) -> int:
         return sum(map(len, self.arrivals))
 
+    @property
+    def wall(self) -> float:
+        """Seconds from the very first arrival to the very last."""
+        return max(map(max, self.arrivals)) - min(map(min, self.arrivals))
+
     def faults(self, events: int) -> str:
         """What should not be. `events` is how many each subscriber should have got."""
         missing = len(self.arrivals) * events - self.frames
@@ -104,7 +109,7 @@ class Found:
             "frames": self.frames,
             "CPU us/frame": self.server / self.frames * 1e6,
             "children us/frame": self.children / self.frames * 1e6,
-            "wall s": max(map(max, self.arrivals)) - min(map(min, self.arrivals)),
+            "wall s": self.wall,
             "to all p50 ms": to_all.p50,
             "to all p99 ms": to_all.p99,
             **tokens,

@@ -141,7 +141,7 @@ async def subscribers(server: ServerProcess, size: Size) -> Table:
         found, events = await fanout.ours(server, watching, count)
         note = found.faults(len(events))
         subject = f"{watching} watching"
-        costs.append(Cost(subject, found.frames, 1, found.server, found.children, note))
+        costs.append(Cost(subject, found.frames, 1, found.server, found.children, found.wall, note))
     title = f"WebSockets watch one mission of {count} tokens, {fanout.GAP} ms apart"
     return Table("growth-subscribers", title, rows_of_sizes(costs, "frame"))
 

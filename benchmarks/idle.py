@@ -10,12 +10,13 @@ connections, which need a descriptor limit above that on both sides.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 
 from benchmarks.alone import main
 from benchmarks.bare_tornado import bare
-from benchmarks.processes import use_of
+from benchmarks.processes import uses_of
 from benchmarks.report import Row, Table
 from benchmarks.rig import Size, rig
 from benchmarks.sockets import AT_ONCE, OPEN_SECONDS, handshake, raise_descriptor_limit
@@ -51,20 +52,28 @@ async def run(size: Size) -> Table:
 
 
 async def _row(subject: str, pid: int, port: int, path: str, load: Load) -> Row:
-    before, gate = use_of(pid), asyncio.Semaphore(AT_ONCE)
+    (before, beside), gate = uses_of(pid), asyncio.Semaphore(AT_ONCE)
+    begin = time.perf_counter()
     async with asyncio.timeout(OPEN_SECONDS), asyncio.TaskGroup() as group:
         opening = [group.create_task(_open(port, path, gate)) for _ in range(load.connections)]
     sockets = [task.result() for task in opening]
-    opened = use_of(pid)
+    wall, (opened, beside_opened) = time.perf_counter() - begin, uses_of(pid)
     await asyncio.sleep(load.seconds)
-    idle, lost = use_of(pid) - opened, sum(socket.pinged.done() for socket in sockets)
+    idle, beside_idle = (
+        now - then for now, then in zip(uses_of(pid), (opened, beside_opened), strict=True)
+    )
+    lost = sum(socket.pinged.done() for socket in sockets)
     for socket in sockets:
         socket.close()
-    cost = opened - before
+    cost, beside_cost = opened - before, beside_opened - beside
     figures = {
         "kB/connection": cost.memory_kb / load.connections,
+        "children kB/connection": beside_cost.memory_kb / load.connections,
         "CPU us to open": cost.cpu / load.connections * 1e6,
+        "children us to open": beside_cost.cpu / load.connections * 1e6,
+        "wall s to open all": wall,
         "CPU % of a core, idle": idle.cpu / load.seconds * 100,
+        "children % of a core, idle": beside_idle.cpu / load.seconds * 100,
     }
     return Row(subject, figures, f"{lost} connections were lost" if lost else "")
 

@@ -19,7 +19,7 @@ from statistics import median
 
 from benchmarks.alone import main
 from benchmarks.load import http_request
-from benchmarks.processes import uses_of
+from benchmarks.processes import Use, uses_of
 from benchmarks.report import Row, Table
 from benchmarks.rig import MODEL, Size
 from tests.processes import ServerProcess
@@ -38,13 +38,13 @@ KEY = {"Authorization": "Vision chat", "Connection": "close"}
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Seconds until each first answer, and memory after it in kilobytes."""
+    """Seconds until each first answer, and what was used until then."""
 
     alive: float
     ready: float
     answered: float | None  # None where the embedded model is not installed
-    own_kb: int
-    children_kb: int
+    own: Use
+    children: Use
 
 
 async def run(size: Size) -> Table:
@@ -74,8 +74,10 @@ def _figures(starts: list[Start]) -> dict[str, float]:
     figures = {
         "/healthz ms": median(start.alive for start in starts) * 1e3,
         "/readyz ms": median(start.ready for start in starts) * 1e3,
-        "server MB": median(start.own_kb for start in starts) / 1024,
-        "children MB": median(start.children_kb for start in starts) / 1024,
+        "CPU ms/start": median(start.own.cpu for start in starts) * 1e3,
+        "children ms/start": median(start.children.cpu for start in starts) * 1e3,
+        "server MB": median(start.own.memory_kb for start in starts) / 1024,
+        "children MB": median(start.children.memory_kb for start in starts) / 1024,
     }
     if answers:
         figures["first prompt ms"] = median(answers) * 1e3
@@ -94,7 +96,7 @@ async def _start(data: Path, *, answer: bool) -> Start:
         own, children = uses_of(server.pid)
         server.terminate()  # so that the next start finds it all in order
     first = answered[0] if answered else None
-    return Start(alive, ready, first, own.memory_kb, children.memory_kb)
+    return Start(alive, ready, first, own, children)
 
 
 def _prompt() -> bytes:
