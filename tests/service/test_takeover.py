@@ -72,6 +72,23 @@ def test_a_killed_processs_missions_go_on_elsewhere_and_finished_nodes_are_not_r
 
         events = [*seen, *watch(two, mission_id, after=5)]
 
+    check_restarted(site, events)
+
+
+def test_a_process_that_starts_after_the_kill_takes_the_mission_up(site: Site) -> None:
+    with site.server("one") as one:
+        mission_id = generate(one, chat("a", "quick"), chat("b", SLOW, "a"))
+        seen = first_events(one, mission_id, 5)
+        one.kill()
+
+    with site.server("two") as two:
+        events = [*seen, *watch(two, mission_id, after=5)]
+
+    check_restarted(site, events)
+
+
+def check_restarted(site: Site, events: list) -> None:
+    """Of "a" and then "b": only what was not finished ran twice."""
     check(events)
     assert [e["statue"] for e in events if e.get("id") == "b" and "statue" in e] == [
         "[RESTARTED]",
@@ -123,6 +140,24 @@ def test_a_process_that_lost_its_redis_is_replaced_and_its_late_writes_are_refus
             assert watch(one, mission_id) == events
 
 
+def test_a_process_that_starts_later_replaces_one_that_lost_its_redis(site: Site) -> None:
+    with Proxy(site.valkey.port) as proxy:
+        url = f"--redis-url=redis://127.0.0.1:{proxy.port}"
+        with site.server("cut off", url) as one:
+            mission_id = generate(one, chat("a", "long [[tokens=140 delay=0.05]]"))
+            first_events(one, mission_id, 3)
+            proxy.cut()
+            with site.server("two") as two:
+                until(lambda: site.epoch(mission_id) == 2)
+                proxy.heal()
+
+                events = watch(two, mission_id)
+
+                check(events)
+                until(lambda: metric(one, "vision_missions_running") == 0)
+                assert watch(one, mission_id) == events
+
+
 def test_work_is_shared_and_a_full_process_leaves_the_queue_to_the_others(site: Site) -> None:
     with site.server("one", "--room=2") as one, site.server("two", "--room=3") as two:
         missions = [generate(one, chat("a", f"{n} never [[before_first=never]]")) for n in range(7)]
@@ -167,6 +202,20 @@ def test_a_process_that_was_asked_to_end_hands_its_missions_over_at_once(site: S
         until(lambda: site.epoch(mission_id) == 2)
 
         assert time.monotonic() - ended < 30, "not after the claim time"
+        check(watch(two, mission_id))
+    assert site.calls()["quick"] == 1
+
+
+def test_a_process_that_starts_later_finds_what_was_handed_over(site: Site) -> None:
+    never = "--claim-timeout=60"
+    with site.server("one", never) as one:
+        mission_id = generate(one, chat("a", "quick"), chat("b", SLOW, "a"))
+        first_events(one, mission_id, 5)
+        assert one.terminate() == 0
+
+    with site.server("two", never) as two:
+        until(lambda: site.epoch(mission_id) == 2)  # long before the claim would have run out
+
         check(watch(two, mission_id))
     assert site.calls()["quick"] == 1
 
