@@ -12,23 +12,20 @@ from functools import partial
 
 import uvloop
 
-from benchmarks.graphs import TEXT
-from benchmarks.timing import Run, Work, measure, report, works
+from benchmarks.timing import Run, Work, measure, node, report, works
 
 
-async def _node(before: Sequence[asyncio.Task[str]], delay: float) -> str:
+async def _node(before: Sequence[asyncio.Task[str]], work: Work) -> str:
     for task in before:
         await task
-    if delay:  # an instant model answers without a turn of the loop
-        await asyncio.sleep(delay)
-    return TEXT
+    return await node(work)
 
 
 async def _run(work: Work) -> None:
     tasks: dict[str, asyncio.Task[str]] = {}
     for name, before in work.shape.dependencies.items():
         waits = [tasks[each] for each in before]
-        tasks[name] = asyncio.create_task(_node(waits, work.delay))
+        tasks[name] = asyncio.create_task(_node(waits, work))
     results = await asyncio.gather(*tasks.values())
     assert len(results) == len(work.shape)
 

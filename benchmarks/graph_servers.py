@@ -1,27 +1,34 @@
 """Graphs over real sockets: our server, its log and an upstream, and LangGraph's server.
 
 The law: a request is the graph, or its name, and the answer holds every node's text: one that is
-not complete is no figure. Our nodes are calls of the upstream over HTTP and are logged to Valkey;
-LangGraph's are functions that return at once, in memory. So its rows are flattered, and say so.
+not complete is no figure. Our nodes are calls of the upstream over HTTP and are logged to Valkey.
+
+The small graphs are compared with LangGraph's server, whose nodes are functions that return at
+once, in memory. The large ones are compared with schedulers in one process (`schedulers`), whose
+nodes call the same upstream; they are asked for nothing over HTTP, and keep nothing. So the rows of
+the peers are flattered, and say so. "x longest path" is over as many calls, one after the other.
 
     python -m benchmarks.graph_servers [--full]
 """
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from benchmarks.alone import main
 from benchmarks.graphs import CHAIN, DIAMOND, FAN_OUT, LAYERED, SHORT_CHAIN, WIDE, Shape
 from benchmarks.installed import FAILURES, LANGGRAPH, ROOT, Unusable, reason
-from benchmarks.load import Stream, Target, post, spread, stream
+from benchmarks.load import Stream, Target, one_token, post, spread, stream
 from benchmarks.processes import Running, exact_cpus, free_port
 from benchmarks.report import Row, Table
 from benchmarks.rig import HERE, MODEL, Rig, Size, question, rig
+from benchmarks.schedulers import PEERS, rows
+from benchmarks.timing import Work
 from tests.processes import ServerProcess
 
 LARGE = (LAYERED, WIDE, CHAIN)
@@ -33,6 +40,9 @@ NODES = {Size.QUICK: 2_000, Size.FULL: 30_000}
 # Requests for each small shape: our server needs some milliseconds for each, LangGraph's a second.
 OURS = {Size.QUICK: 50, Size.FULL: 1_000}
 THEIRS = {Size.QUICK: 2, Size.FULL: 60}
+
+# Of the upstream itself: tens of milliseconds, for a median that holds.
+CALLS = 50
 
 # Connections to the upstream are open and pools are filled after that.
 WARM_UP = 1
@@ -72,13 +82,22 @@ async def run(size: Size) -> list[Table]:
     """The large shapes on our server, the small ones on both."""
     with rig() as base:
         with vision(base) as ours:
-            large = [await _large(ours, shape, NODES[size] // len(shape)) for shape in LARGE]
-            small = [await _small(ours, shape, OURS[size]) for shape in SMALL]
+            call = await _call_seconds(base.upstream.port)
+            large = [await _large(ours, shape, NODES[size] // len(shape), call) for shape in LARGE]
+            small = [await _small(ours, shape, OURS[size], call) for shape in SMALL]
         try:
             with langgraph(base) as theirs:
                 small += [await _small(theirs, shape, THEIRS[size]) for shape in SMALL]
         except FAILURES as error:
             small.append(Row("LangGraph's server", note=reason(error)))
+        port = base.upstream.port
+        works = [Work(shape, call, NODES[size] // len(shape), port) for shape in LARGE]
+        for peer in PEERS:
+            found = await asyncio.to_thread(rows, peer, works)
+            large += [
+                replace(row, subject=f"{row.subject}, {work.shape.name}")
+                for row, work in zip(found, works, strict=True)
+            ]
     return [
         Table("scheduler-http", "large graphs, one after another, nodes are calls", large),
         Table("scheduler-http", "small graphs, one after another", small),
@@ -127,17 +146,26 @@ def _wait(running: Running, shape: Shape) -> Target:
     return post(running.port, "/runs/wait", body, b"]}")
 
 
-async def _large(subject: Subject, shape: Shape, count: int) -> Row:
+async def _call_seconds(port: int) -> float:
+    """Of the upstream itself, one call after another."""
+    target = one_token(port)
+    answers = [await stream(target) for _ in range(CALLS)]
+    return median(answer.last - answer.sent for answer in answers)
+
+
+async def _large(subject: Subject, shape: Shape, count: int, call: float) -> Row:
     found, nodes = await _measure(subject, shape, count), len(shape) * count
     figures = {
         "us/node": found.cpu / nodes * 1e6,
         "children us/node": found.children / nodes * 1e6,
         "wall ms": median(found.seconds) * 1e3,
+        "x longest path": median(found.seconds) / (shape.critical_path * call),
     }
     return Row(f"{subject.name}, {shape.name}", figures)
 
 
-async def _small(subject: Subject, shape: Shape, count: int) -> Row:
+async def _small(subject: Subject, shape: Shape, count: int, call: float | None = None) -> Row:
+    """Without `call` its nodes call nothing."""
     found = await _measure(subject, shape, count)
     times = spread(found.seconds)
     figures = {
@@ -146,6 +174,8 @@ async def _small(subject: Subject, shape: Shape, count: int) -> Row:
         "us/run": found.cpu / count * 1e6,
         "children us/run": found.children / count * 1e6,
     }
+    if call is not None:
+        figures["x longest path"] = times.p50 / 1e3 / (shape.critical_path * call)
     return Row(f"{subject.name}, {shape.name}", figures, subject.note)
 
 

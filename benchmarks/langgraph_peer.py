@@ -8,7 +8,6 @@ the state. No checkpoints, no tracing: nothing is kept. Compiling is not measure
 
 from __future__ import annotations
 
-import asyncio
 import operator
 from functools import partial
 from typing import Annotated, Any, TypedDict
@@ -17,7 +16,7 @@ import uvloop
 from langgraph.graph import START, StateGraph
 
 from benchmarks.graphs import TEXT, Shape
-from benchmarks.timing import Run, Work, measure, report, works
+from benchmarks.timing import Run, Work, measure, node, report, works
 
 
 class State(TypedDict):
@@ -26,17 +25,15 @@ class State(TypedDict):
     texts: Annotated[list[str], operator.add]
 
 
-def compiled(shape: Shape, delay: float) -> Any:
+def compiled(work: Work) -> Any:
     """The graph, ready to be invoked."""
 
-    async def node(state: State) -> State:
-        if delay:
-            await asyncio.sleep(delay)
-        return {"texts": [TEXT]}
+    async def run(state: State) -> State:
+        return {"texts": [await node(work)]}
 
     graph = StateGraph(State)
-    for name, before in shape.dependencies.items():
-        graph.add_node(name, node)
+    for name, before in work.shape.dependencies.items():
+        graph.add_node(name, run)
         # A list of one is another kind of edge, and a dearer one.
         graph.add_edge(list(before) if len(before) > 1 else next(iter(before), START), name)
     return graph.compile()
@@ -50,7 +47,7 @@ def limits(shape: Shape) -> dict[str, int]:
 async def main() -> None:
     """Measure and tell."""
     for work in works():
-        graph = compiled(work.shape, work.delay)
+        graph = compiled(work)
         report(await measure(work, partial(_prepare, work, graph)))
 
 

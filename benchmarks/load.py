@@ -44,6 +44,13 @@ def http_request(method: str, path: str, body: bytes, headers: Mapping[str, str]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def one_token(port: int) -> Target:
+    """The shortest stream of `upstream.mjs`, asked for by itself."""
+    message = {"role": "user", "content": "tokens=1 gap=0"}
+    body = {"model": "bench", "messages": [message], "stream": True}
+    return post(port, "/v1/chat/completions", body, b"[DONE]")
+
+
 @dataclass(slots=True)
 class Stream:
     """What one answer brought; times in seconds."""

@@ -1,6 +1,6 @@
 """How a scheduler is measured: so many runs of one graph, in a process of its own.
 
-    python -m benchmarks.MODULE [SHAPE DELAY RUNS]...
+    python -m benchmarks.MODULE [SHAPE DELAY RUNS PORT]...
 
 A scheduler is a module that does each work in turn and prints a line of JSON for it.
 
@@ -12,6 +12,7 @@ looking through what was imported would be a good part of what is compared.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import sys
@@ -20,7 +21,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from statistics import median
 
-from benchmarks.graphs import SHAPES, Shape
+from benchmarks.graphs import SHAPES, TEXT, Shape
+from benchmarks.load import one_token, stream
 
 # The first run fills caches and pools; one more lets the interpreter specialise its code.
 WARM_UP_RUNS = 2
@@ -33,11 +35,15 @@ Run = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A graph whose nodes take `delay` seconds each, and how often it is run."""
+    """A graph whose nodes take `delay` seconds each, and how often it is run.
+
+    With a `port` each node is a call of the upstream that listens there, which takes about that.
+    """
 
     shape: Shape
     delay: float
     runs: int
+    port: int = 0
 
     @property
     def nodes(self) -> int:
@@ -47,16 +53,29 @@ class Work:
     @property
     def arguments(self) -> list[str]:
         """For the command line of the process that measures: see `works`."""
-        return [self.shape.name, str(self.delay), str(self.runs)]
+        return [self.shape.name, str(self.delay), str(self.runs), str(self.port)]
 
 
 def works() -> list[Work]:
     """What this process was started for."""
     words = iter(sys.argv[1:])
     return [
-        Work(SHAPES[shape], float(delay), int(runs))
-        for shape, delay, runs in zip(words, words, words, strict=True)
+        Work(SHAPES[shape], float(delay), int(runs), int(port))
+        for shape, delay, runs, port in zip(words, words, words, words, strict=True)
     ]
+
+
+async def node(work: Work) -> str:
+    """What a node of a peer does: call the upstream, wait, or return without a turn of the loop.
+
+    The client of the call parses nothing, and so costs less than any that a peer would have.
+    """
+    if work.port:
+        answer = await stream(one_token(work.port))
+        assert answer.complete
+    elif work.delay:
+        await asyncio.sleep(work.delay)
+    return TEXT
 
 
 @dataclass(frozen=True, slots=True)

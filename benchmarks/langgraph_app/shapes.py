@@ -7,5 +7,8 @@ from __future__ import annotations
 
 from benchmarks.graphs import DIAMOND, FAN_OUT, SHORT_CHAIN
 from benchmarks.langgraph_peer import compiled
+from benchmarks.timing import Work
 
-chain, fan_out, diamond = (compiled(shape, 0.0) for shape in (SHORT_CHAIN, FAN_OUT, DIAMOND))
+chain, fan_out, diamond = (
+    compiled(Work(shape, 0.0, 1)) for shape in (SHORT_CHAIN, FAN_OUT, DIAMOND)
+)
