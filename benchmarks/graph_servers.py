@@ -109,7 +109,7 @@ def vision(rig: Rig) -> Iterator[Subject]:
     """Our server with its defaults; a mission is watched in the answer that starts it."""
     with rig.server() as server:
         yield Subject(
-            "Vision", lambda shape: _mission(server, shape), lambda: exact_cpus(server.pid)
+            "Vision", lambda shape: mission(server, shape), lambda: exact_cpus(server.pid)
         )
 
 
@@ -134,7 +134,7 @@ def langgraph(rig: Rig) -> Iterator[Subject]:
         )
 
 
-def _mission(server: ServerProcess, shape: Shape) -> Target:
+def mission(server: ServerProcess, shape: Shape) -> Target:
     body = {"promptList": shape.prompts(MODEL, question(1, 0))}
     path, key = "/api/completion/st/generate", "Vision chat"
     return post(server.port, path, body, b"[FINISHED]", Authorization=key)
