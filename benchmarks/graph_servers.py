@@ -34,8 +34,8 @@ from tests.processes import ServerProcess
 LARGE = (LAYERED, WIDE, CHAIN)
 SMALL = (SHORT_CHAIN, FAN_OUT, DIAMOND)
 
-# Nodes of each large shape in all: a second.
-NODES = {Size.QUICK: 2_000, Size.FULL: 30_000}
+# Nodes of each large shape in all: half a second.
+NODES = {Size.QUICK: 1_000, Size.FULL: 30_000}
 
 # Requests for each small shape: our server needs some milliseconds for each, LangGraph's a second.
 OURS = {Size.QUICK: 50, Size.FULL: 1_000}

@@ -27,7 +27,7 @@ from vision.errors import ModelError
 from vision.models.local import weights
 
 # How often a folder's first start and its later ones are measured.
-STARTS = {Size.QUICK: 2, Size.FULL: 8}
+STARTS = {Size.QUICK: 1, Size.FULL: 8}
 
 # The embedded model loads in under a second; a cold disk takes many times that.
 READY_SECONDS = 60.0

@@ -19,8 +19,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from vision.errors import StoreUnavailable
-from vision.redis_edge import redis_calls, unavailable
-from vision.redis_trips import Command, trips
+from vision.redis_edge import unavailable
+from vision.redis_trips import Command, by_name, trips
 
 # Callers that share one trip: enough that the cost of a trip is hardly seen, and so few that the
 # first of many are soon on their way, instead of all of them together at the end.
@@ -34,12 +34,10 @@ class BatchedRedis:
     """
 
     def __init__(self, redis: Redis) -> None:
-        self._redis = redis
         self._way = trips(redis)
         # In order, and each answer's commands side by side.
         self._waiting: dict[asyncio.Future[list[Any]], Sequence[Command]] = {}
         self._trips: asyncio.Task[None] | None = None
-        self._sha: dict[str, str] = {}
 
     async def call(self, *command: Any) -> Any:
         """The answer to one command, as `redis` gives it. Raises `StoreUnavailable`."""
@@ -57,25 +55,11 @@ class BatchedRedis:
 
     async def evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """What a Lua script answers. Raises `StoreUnavailable`."""
+        operands = (len(keys), *keys, *arguments)
         try:
-            return await self._evaluate(script, keys, arguments)
-        except NoScriptError:
-            self.forget(script)
-            return await self._evaluate(script, keys, arguments)
-
-    async def _evaluate(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        return await self.call("EVALSHA", await self.load(script), len(keys), *keys, *arguments)
-
-    async def load(self, script: str) -> str:
-        """The name by which Redis knows the script. Raises `StoreUnavailable`."""
-        if script not in self._sha:
-            async with redis_calls():
-                self._sha[script] = await self._redis.script_load(script)
-        return self._sha[script]
-
-    def forget(self, script: str) -> None:
-        """Redis does not know the script any more: a restarted one has an empty cache."""
-        self._sha.pop(script, None)
+            return await self.call(*by_name(script), *operands)
+        except NoScriptError:  # a server that is new or was restarted; nothing was run
+            return await self.call("EVAL", script, *operands)
 
     async def _travel(self) -> None:
         try:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import cache
+from hashlib import sha1
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
@@ -28,6 +30,17 @@ from redis.exceptions import (
 from vision.redis_edge import is_cluster, redis_calls
 
 Command = tuple[Any, ...]
+
+
+@cache
+def by_name(script: str) -> Command:
+    """How a command begins that runs a script which Redis knows; it says so if it does not.
+
+    Then the script is sent whole (`EVAL`) on the same way, after which that server knows it. Loaded
+    on any other connection it might be loaded where it is not run: a primary that was demoted keeps
+    its connections.
+    """
+    return "EVALSHA", sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 class Trips(Protocol):

@@ -7,8 +7,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import redis
 
 from tests.conftest import require
 from tests.contract.conftest import chat, contents_of
@@ -68,6 +70,40 @@ def test_missions_outlast_a_failover_behind_sentinel(tmp_path: Path, models: str
         events = watch(server, mission_id, after=seen[-1]["seq"])
         assert [event["seq"] for event in [*seen, *events]] == [*range(1, events[-1]["seq"] + 1)]
         assert events[-1]["status"] == "succeeded"
+
+
+def test_missions_follow_a_primary_that_is_demoted_and_keeps_its_connections(
+    tmp_path: Path, models: str
+) -> None:
+    with (
+        sentinel(tmp_path / "sentinel") as (url, primary, replica),
+        ServerProcess(tmp_path / "one", models, f"--redis-url={url}") as server,
+    ):
+        mission_id = generate(server, chat("a", "slow [[tokens=60 delay=0.1]]"))
+        seen = first_events(server, mission_id, 3)
+        connected = primary.client.client_list(_type="normal")
+
+        hand_over(url, primary, replica)
+        until(lambda: b"ok" in ready(server))
+
+        events = watch(server, mission_id, after=seen[-1]["seq"])
+        assert [event["seq"] for event in [*seen, *events]] == [*range(1, events[-1]["seq"] + 1)]
+        assert events[-1]["status"] == "succeeded"
+        assert watch(server, generate(server, chat("a", "hi")))[-1]["status"] == "succeeded"
+        assert len(connected) > 1, "the server was connected to the old primary"
+
+
+def hand_over(url: str, primary: Valkey, replica: Valkey) -> None:
+    """The two change places without a loss, and nobody closes a connection of the old primary.
+
+    A sentinel that did it would close them all: so it is told of the new one afterwards.
+    """
+    with redis.Redis(port=urlsplit(url).port) as watching:
+        watching.sentinel_remove("main")
+        primary.client.execute_command("FAILOVER")
+        until(lambda: replica.client.info("replication")["role"] == "master")
+        until(lambda: primary.client.info("replication")["role"] == "slave")
+        watching.sentinel_monitor("main", "127.0.0.1", replica.port, 1)
 
 
 def test_debians_redis_carries_missions_too(tmp_path: Path, models: str) -> None:

@@ -33,7 +33,7 @@ from vision.missions import scripts
 from vision.missions.events import Batch, MissionFinished, MissionStatus, Outcome, encode
 from vision.redis_batching import BatchedRedis
 from vision.redis_edge import is_cluster, pairs, unavailable
-from vision.redis_trips import trips
+from vision.redis_trips import Command, by_name, trips
 
 _logger = structlog.get_logger(__name__)
 
@@ -178,11 +178,10 @@ class MissionLog:
         One result for each: None when it is in the log, `StaleEpoch` when another runner owns the
         mission, `StoreUnavailable` when Redis refused this one (it may be tried again).
         """
-        replies = await self._append_all(appends)
+        replies = await self._append_all(by_name(scripts.APPEND), appends)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             # The appends that went through are in the log, and repeating them changes nothing.
-            self._calls.forget(scripts.APPEND)
-            replies = await self._append_all(appends)
+            replies = await self._append_all(("EVAL", scripts.APPEND), appends)
         return [_verdict(append, reply) for append, reply in zip(appends, replies, strict=True)]
 
     async def bury(self, claim: Claim) -> None:
@@ -234,11 +233,10 @@ class MissionLog:
         except UnknownMission:
             return {}
 
-    async def _append_all(self, appends: Sequence[Append]) -> list[Any]:
-        sha = await self._calls.load(scripts.APPEND)
+    async def _append_all(self, script: Command, appends: Sequence[Append]) -> list[Any]:
         parts = [appends[i : i + self._together] for i in range(0, len(appends), self._together)]
         replies = await self._way.send(
-            [("EVALSHA", sha, 3 * len(part), *_arguments(part, self._ttl_ms)) for part in parts]
+            [(*script, 3 * len(part), *_arguments(part, self._ttl_ms)) for part in parts]
         )
         # An error in place of a part's answers is that of each.
         answers = [
