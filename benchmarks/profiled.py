@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("load", choices=LOADS)
     parser.add_argument("words", nargs="*", metavar="WORD")
     parser.add_argument("--native", action="store_const", const=["--native"], default=[])
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     stacks = uvloop.run(profile(options.load, options.native))
     print("\n".join(parts(stacks, options.words)))
 
