@@ -71,6 +71,39 @@ class Cut:
     moments: Sequence[float]  # of its beginning: see `Open`
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The streams of one subject, all ended, and what it used for them in seconds."""
+
+    name: str
+    cuts: Sequence[Cut]
+    server: float
+    children: float
+    wall: float
+
+    @property
+    def tokens(self) -> Tokens:
+        """How the streams began."""
+        firsts = [cut.moments[1] - cut.moments[0] for cut in self.cuts]
+        gaps = [b - a for cut in self.cuts for a, b in pairwise(cut.moments[1:])]
+        return Tokens(firsts, gaps)
+
+    def row(self, direct: Tokens | None) -> Row:
+        """Its figures, beside how streams of the upstream itself began."""
+        count, until = len(self.cuts), spread([cut.seconds for cut in self.cuts])
+        figures = {
+            "p50 ms": until.p50,
+            "p99 ms": until.p99,
+            "tokens after, mean": fmean(cut.tokens for cut in self.cuts),
+            "tokens after, most": max(cut.tokens for cut in self.cuts),
+            "CPU us/stream": self.server / count * 1e6,
+            "children us/stream": self.children / count * 1e6,
+            "wall s": self.wall,
+            **columns(self.tokens, direct),
+        }
+        return Row(self.name, figures)
+
+
 # Ends a stream; returns when the wish is on its way, with the moment at which it was sent.
 Way = Callable[[Open], Awaitable[int]]
 
@@ -99,12 +132,9 @@ async def run(size: Size) -> Table:
             Subject("ours: client leaves", target, leave, server.pid),
             Subject("ours: cancel", target, cancel, server.pid),
         ]
-        rows: list[Row] = []
-        direct = None
-        for subject in subjects:
-            row, tokens = await _row(subject, made, count, direct)
-            rows.append(row)
-            direct = direct or tokens
+        found = [await _measure(each, made, count) for each in subjects]
+    direct = found[0].tokens if isinstance(found[0], Found) else None
+    rows = [each.row(direct) if isinstance(each, Found) else each for each in found]
     title = f"until the upstream's socket is closed; {count} streams, a token each {GAP} ms"
     return Table("cancel", title, rows)
 
@@ -136,33 +166,18 @@ async def _cancel(port: int, mission_id: str) -> int:
     return sent
 
 
-async def _row(
-    subject: Subject, made: Rig, count: int, direct: Tokens | None
-) -> tuple[Row, Tokens]:
-    """Also when its tokens came, beside those of the upstream itself."""
-    await _cut(made, subject)  # the first answer of a process is slow
-    before, begin = exact_cpus(subject.pid), time.perf_counter()
-    cuts = [await _cut(made, subject) for _ in range(count)]
+async def _measure(subject: Subject, made: Rig, count: int) -> Found | Row:
+    """A row where one was not let go of: it has no figures."""
+    try:
+        await _cut(made, subject)  # the first answer of a process is slow
+        before, begin = exact_cpus(subject.pid), time.perf_counter()
+        cuts = [await _cut(made, subject) for _ in range(count)]
+    except TimeoutError:
+        why = f"the upstream's socket was still open after {CLOSED_SECONDS} s"
+        return Row(subject.name, note=why)
     wall, after = time.perf_counter() - begin, exact_cpus(subject.pid)
     own, children = (now - then for now, then in zip(after, before, strict=True))
-    until, tokens = spread([cut.seconds for cut in cuts]), _tokens(cuts)
-    figures = {
-        "p50 ms": until.p50,
-        "p99 ms": until.p99,
-        "tokens after, mean": fmean(cut.tokens for cut in cuts),
-        "tokens after, most": max(cut.tokens for cut in cuts),
-        "CPU us/stream": own / count * 1e6,
-        "children us/stream": children / count * 1e6,
-        "wall s": wall,
-        **columns(tokens, direct),
-    }
-    return Row(subject.name, figures), tokens
-
-
-def _tokens(cuts: Sequence[Cut]) -> Tokens:
-    """How the streams began."""
-    firsts = [cut.moments[1] - cut.moments[0] for cut in cuts]
-    return Tokens(firsts, [b - a for cut in cuts for a, b in pairwise(cut.moments[1:])])
+    return Found(subject.name, cuts, own, children, wall)
 
 
 async def _cut(made: Rig, subject: Subject) -> Cut:
