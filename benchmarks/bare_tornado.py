@@ -1,8 +1,9 @@
 """A Tornado server that does nothing but answer: what is left of any server when its work is free.
 
-    python -m benchmarks.bare_tornado PORT LOOP PING_SECONDS
+    python -m benchmarks.bare_tornado PORT PING_SECONDS
 
-The law: it sends the bytes of the one that it is compared with, which it was given before.
+The law: it sends the bytes of the one that it is compared with, which it was given before, and runs
+on the same event loop, uvloop, so that the loop is not what is compared.
 
     PUT  /answer            the body that every address under /api/ answers from now on
     GET  /write_message     a WebSocket whose messages are written as Tornado's manual shows
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -29,12 +30,6 @@ from tornado.websocket import WebSocketHandler
 
 from benchmarks.installed import ROOT
 from benchmarks.processes import Running, free_port
-
-# What Tornado comes with, and what our server runs on.
-LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
 
 PING_SECONDS = 15.0  # the default of our server
 
@@ -162,11 +157,11 @@ def make_app(ping: float) -> Application:
     )
 
 
-def bare(loop: str, folder: Path, ping: float = PING_SECONDS) -> Running:
-    """Start one on a free port, on one of `LOOPS`."""
+def bare(folder: Path, ping: float = PING_SECONDS) -> Running:
+    """Start one on a free port."""
     port = free_port()
-    argv = [sys.executable, "-m", "benchmarks.bare_tornado", str(port), loop, str(ping)]
-    return Running(argv, port, folder / f"bare-{loop}.log", folder=ROOT)
+    argv = [sys.executable, "-m", "benchmarks.bare_tornado", str(port), str(ping)]
+    return Running(argv, port, folder / "bare.log", folder=ROOT)
 
 
 async def serve(port: int, ping: float) -> None:
@@ -176,9 +171,9 @@ async def serve(port: int, ping: float) -> None:
 
 
 def main() -> None:
-    _, port, loop, ping = sys.argv
-    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        runner.run(serve(int(port), float(ping)))
+    _, port, ping = sys.argv
+    with suppress(KeyboardInterrupt):
+        uvloop.run(serve(int(port), float(ping)))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ with a run anyway, of however many units it is.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from benchmarks.processes import exact_cpus
 from benchmarks.report import Row
@@ -27,6 +27,7 @@ class Cost:
     children: float
     wall: float  # seconds, of all runs
     note: str = ""
+    late: Mapping[str, float] = field(default_factory=dict)  # when tokens came, of `lateness`
 
     @property
     def each(self) -> float:
@@ -47,6 +48,7 @@ class Meter:
         self._before, self._begin = exact_cpus(pid), time.perf_counter()
 
     def cost(self, subject: str, units: int, runs: int = 1, note: str = "") -> Cost:
+        """Until now."""
         own, children = exact_cpus(self._pid)
         before_own, before_children = self._before
         wall = time.perf_counter() - self._begin
@@ -75,4 +77,5 @@ def _figures(cost: Cost, first: Cost, unit: str) -> dict[str, float]:
         "to first": cost.each / first.each,
         f"children us/{unit}": cost.children / cost.units * 1e6,
         "wall s/run": cost.wall / cost.runs,
+        **cost.late,
     }

@@ -18,11 +18,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 from benchmarks.alone import main
 from benchmarks.asking import ask, ask_json
-from benchmarks.bare_tornado import LOOPS, bare
+from benchmarks.bare_tornado import bare
 from benchmarks.lateness import Tokens, columns
 from benchmarks.load import spread, streams
 from benchmarks.processes import exact_cpu, exact_cpus
@@ -132,20 +132,20 @@ async def run(size: Size) -> Table:
     raise_descriptor_limit()
     tokens = TOKENS[size]
     with rig() as made:
-        direct, itself = await _direct(made, tokens)
+        direct, itself = await upstream(made, tokens)
         with made.server() as server:
             found, events = await ours(server, COUNT, tokens)
         late = columns(found.tokens(), direct)
         rows = [itself, found.row("ours, logged first", len(events), late)]
-        for way, loop in product(WAYS, LOOPS):
-            peer = await _peer(made, way, loop, events)
+        for way in WAYS:
+            peer = await _peer(made, way, events)
             late = columns(Tokens([], peer.gaps()), direct)
-            rows.append(peer.row(f"bare Tornado on {loop}, {way}", len(events), late))
+            rows.append(peer.row(f"bare Tornado, {way}", len(events), late))
     title = f"{COUNT} WebSockets watch one mission of {tokens} tokens, {GAP} ms apart"
     return Table("fan-out", title, rows)
 
 
-async def _direct(made: Rig, tokens: int) -> tuple[Tokens, Row]:
+async def upstream(made: Rig, tokens: int) -> tuple[Tokens, Row]:
     """The upstream itself, read by some."""
     await streams(made.direct(WARM_UP_TOKENS, GAP), READERS)
     before = exact_cpu(made.upstream.pid)
@@ -172,8 +172,8 @@ async def ours(server: ServerProcess, count: int, tokens: int) -> tuple[Found, l
     return found, log.splitlines()
 
 
-async def _peer(made: Rig, way: str, loop: str, events: Sequence[bytes]) -> Found:
-    with bare(loop, made.folder) as peer:
+async def _peer(made: Rig, way: str, events: Sequence[bytes]) -> Found:
+    with bare(made.folder) as peer:
 
         async def start(sockets: Sockets) -> None:
             await _subscribe(sockets, {"type": "subscribe"})

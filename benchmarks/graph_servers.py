@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
@@ -23,6 +23,7 @@ from statistics import median
 from benchmarks.alone import main
 from benchmarks.graphs import CHAIN, DIAMOND, FAN_OUT, LAYERED, SHORT_CHAIN, WIDE, Shape
 from benchmarks.installed import FAILURES, LANGGRAPH, ROOT, Unusable, reason
+from benchmarks.lateness import Tokens, beside
 from benchmarks.load import Stream, Target, one_token, post, spread, stream
 from benchmarks.processes import Running, exact_cpus, free_port
 from benchmarks.report import Row, Table
@@ -73,27 +74,32 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Some requests, one after the other: seconds of each, and processor time of all."""
+    """Some requests, one after the other: their answers, and processor time of all."""
 
-    seconds: list[float]
+    answers: Sequence[Stream]
     cpu: float
     children: float
+
+    @property
+    def seconds(self) -> list[float]:
+        """From each request to the end of its answer."""
+        return [answer.last - answer.sent for answer in self.answers]
 
 
 async def run(size: Size) -> list[Table]:
     """The large shapes on our server, the small ones on both."""
     with rig() as base:
         with vision(base) as ours:
-            call = await _call_seconds(base.upstream.port)
-            large = [await _large(ours, shape, NODES[size] // len(shape), call) for shape in LARGE]
-            small = [await _small(ours, shape, OURS[size], call) for shape in SMALL]
+            calls = await _calls(base.upstream.port)
+            large = [await _large(ours, shape, NODES[size] // len(shape), calls) for shape in LARGE]
+            small = [await _small(ours, shape, OURS[size], calls) for shape in SMALL]
         try:
             with langgraph(base) as theirs:
                 small += [await _small(theirs, shape, THEIRS[size]) for shape in SMALL]
         except FAILURES as error:
             small.append(Row("LangGraph's server", note=reason(error)))
         port = base.upstream.port
-        works = [Work(shape, call, NODES[size] // len(shape), port) for shape in LARGE]
+        works = [Work(shape, _median(calls), NODES[size] // len(shape), port) for shape in LARGE]
         for peer in PEERS:
             found = await asyncio.to_thread(rows, peer, works)
             large += [
@@ -148,26 +154,31 @@ def _wait(running: Running, shape: Shape) -> Target:
     return post(running.port, "/runs/wait", body, b"]}")
 
 
-async def _call_seconds(port: int) -> float:
-    """Of the upstream itself, one call after another."""
+async def _calls(port: int) -> list[Stream]:
+    """Of the upstream itself, one after another."""
     target = one_token(port)
-    answers = [await stream(target) for _ in range(WARM_UP_CALLS + CALLS)]
-    return median(answer.last - answer.sent for answer in answers[WARM_UP_CALLS:])
+    return [await stream(target) for _ in range(WARM_UP_CALLS + CALLS)][WARM_UP_CALLS:]
 
 
-async def _large(subject: Subject, shape: Shape, count: int, call: float) -> Row:
+def _median(calls: Sequence[Stream]) -> float:
+    """Seconds of a call."""
+    return median(call.last - call.sent for call in calls)
+
+
+async def _large(subject: Subject, shape: Shape, count: int, calls: Sequence[Stream]) -> Row:
     found, nodes = await _measure(subject, shape, count), len(shape) * count
     figures = {
         "us/node": found.cpu / nodes * 1e6,
         "children us/node": found.children / nodes * 1e6,
         "wall ms": median(found.seconds) * 1e3,
-        "x longest path": median(found.seconds) / (shape.critical_path * call),
+        "x longest path": median(found.seconds) / (shape.critical_path * _median(calls)),
+        **_first(found, calls),
     }
     return Row(f"{subject.name}, {shape.name}", figures)
 
 
-async def _small(subject: Subject, shape: Shape, count: int, call: float | None = None) -> Row:
-    """Without `call` its nodes call nothing."""
+async def _small(subject: Subject, shape: Shape, count: int, calls: Sequence[Stream] = ()) -> Row:
+    """Without `calls` its nodes call nothing."""
     found = await _measure(subject, shape, count)
     times = spread(found.seconds)
     figures = {
@@ -176,9 +187,15 @@ async def _small(subject: Subject, shape: Shape, count: int, call: float | None 
         "us/run": found.cpu / count * 1e6,
         "children us/run": found.children / count * 1e6,
     }
-    if call is not None:
-        figures["x longest path"] = times.p50 / 1e3 / (shape.critical_path * call)
+    if calls:
+        figures["x longest path"] = times.p50 / 1e3 / (shape.critical_path * _median(calls))
+        figures |= _first(found, calls)
     return Row(f"{subject.name}, {shape.name}", figures, subject.note)
+
+
+def _first(found: Measured, calls: Sequence[Stream]) -> dict[str, float]:
+    """The first token of a graph, beside that of one call. Between nodes there are no gaps."""
+    return beside("first", Tokens.of(found.answers).firsts, Tokens.of(calls).firsts)
 
 
 async def _measure(subject: Subject, shape: Shape, count: int) -> Measured:
@@ -186,17 +203,17 @@ async def _measure(subject: Subject, shape: Shape, count: int) -> Measured:
     for _ in range(WARM_UP):
         await _one(target, shape)
     before = subject.cpu()
-    seconds = [await _one(target, shape) for _ in range(count)]
+    answers = [await _one(target, shape) for _ in range(count)]
     own, children = (now - then for now, then in zip(subject.cpu(), before, strict=True))
-    return Measured(seconds, own, children)
+    return Measured(answers, own, children)
 
 
-async def _one(target: Target, shape: Shape) -> float:
-    """Seconds from the request to the end of the answer."""
-    answer: Stream = await stream(target)
+async def _one(target: Target, shape: Shape) -> Stream:
+    """The whole answer, or none."""
+    answer = await stream(target)
     if not answer.complete or answer.tokens != len(shape):
         raise Unusable(f"{shape.name}: {answer.tokens} of {len(shape)} nodes answered")
-    return answer.last - answer.sent
+    return answer
 
 
 if __name__ == "__main__":

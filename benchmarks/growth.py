@@ -5,7 +5,8 @@
 The law: a table for each, in which nothing else changes from row to row. All rows come from one
 server that was warmed up (missions kept: from another), the smallest first. Streams that run
 together begin evenly spread over one gap, so that tokens come one by one, as from models, and not
-all at one tick of a clock. Children are the server's own Valkey.
+all at one tick of a clock. The upstream itself is read under the load of each row, too. Children
+are the server's own Valkey.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks.asking import ask_json
 from benchmarks.costs import Cost, Meter, rows, rows_of_sizes
 from benchmarks.graphs import Shape, layered, wide
 from benchmarks.kept import missions_kept
+from benchmarks.lateness import Tokens, beside, columns
 from benchmarks.load import Stream, Target, post, stream, streams
 from benchmarks.report import Table
 from benchmarks.rig import MODEL, Rig, Size, generate, question, rig
@@ -62,6 +64,9 @@ ENOUGH_NODES = {Size.QUICK: 1_000, Size.FULL: 20_000}
 SUBSCRIBERS = {Size.QUICK: (1, 500), Size.FULL: (1, 10, 100, 500)}
 WATCHED_TOKENS = {Size.QUICK: 25, Size.FULL: 200}
 
+# Of the upstream itself, one after another, to know when a first token can be here.
+CALLS = 100
+
 # They fill pools and caches, and let the interpreter specialise the server's code.
 WARM_UP_STREAMS, WARM_UP_TOKENS, WARM_UP_RUNS = 50, 20, 3
 
@@ -72,23 +77,28 @@ async def run(size: Size) -> list[Table]:
     with rig() as made:
         with made.server(f"--room={ROOM}") as server:
             await _warm_up(server)
+            shapes = {
+                "nodes": [wide(count) for count in WIDE[size]],
+                "layers": [layered(count, LAYER) for count in LAYERS[size]],
+            }
             tables = [
-                await tokens(server, size),
+                await tokens(made, server, size),
                 await streams_at_once(made, server, size),
-                await nodes(server, size, "nodes", [wide(count) for count in WIDE[size]]),
-                await nodes(server, size, "layers", [layered(n, LAYER) for n in LAYERS[size]]),
-                await subscribers(server, size),
+                *[await nodes(made, server, size, *each) for each in shapes.items()],
+                await subscribers(made, server, size),
             ]
         return [*tables, await missions_kept(made, size)]
 
 
-async def tokens(server: ServerProcess, size: Size) -> Table:
+async def tokens(made: Rig, server: ServerProcess, size: Size) -> Table:
     """Whole streams of more and more tokens, from the request to the last event."""
     costs = []
     for count in TOKENS[size]:
+        direct = await _evenly(made.direct(count, TOKEN_GAP), TOKEN_STREAMS, TOKEN_GAP)
         meter = Meter(server.pid)
         found = await _evenly(generate(server, count, TOKEN_GAP), TOKEN_STREAMS, TOKEN_GAP)
-        costs.append(_cost(meter, f"{count} tokens", found, TOKEN_STREAMS * count))
+        cost = _cost(meter, f"{count} tokens", found, TOKEN_STREAMS * count)
+        costs.append(replace(cost, late=_late(found, direct)))
     title = f"{TOKEN_STREAMS} streams at once, {TOKEN_GAP} ms between two tokens"
     return Table("growth-tokens", title, rows_of_sizes(costs, "token"))
 
@@ -103,15 +113,18 @@ async def streams_at_once(made: Rig, server: ServerProcess, size: Size) -> Table
 async def _steady(made: Rig, server: ServerProcess, count: int, seconds: float) -> Cost:
     """Tokens are counted where they are made, by the upstream."""
     gap = count * 1000 // PACE
-    target = generate(server, int(seconds * 1000) // gap, gap)
-    flowing = asyncio.create_task(_evenly(target, count, gap))
+    length = int(seconds * 1000) // gap
+    direct = await _evenly(made.direct(length, gap), count, gap)
+    flowing = asyncio.create_task(_evenly(generate(server, length, gap), count, gap))
     begin, end = (part * seconds for part in STEADY)
     await asyncio.sleep(begin)
     made_before, meter = await _made(made), Meter(server.pid)
     await asyncio.sleep(end - begin)
     cost = meter.cost(f"{count} streams", await _made(made) - made_before)
-    lost = sum(not each.complete for each in await flowing)
-    return replace(cost, note=f"{lost} streams not complete") if lost else cost
+    found = await flowing
+    lost = sum(not each.complete for each in found)
+    note = f"{lost} streams not complete" if lost else ""
+    return replace(cost, note=note, late=_late(found, direct))
 
 
 async def _made(made: Rig) -> int:
@@ -119,9 +132,16 @@ async def _made(made: Rig) -> int:
     return int(seen["tokens"])
 
 
-async def nodes(server: ServerProcess, size: Size, case: str, shapes: Sequence[Shape]) -> Table:
-    """Missions of more and more nodes, one at a time, from the request to the last event."""
-    costs = []
+async def nodes(
+    made: Rig, server: ServerProcess, size: Size, case: str, shapes: Sequence[Shape]
+) -> Table:
+    """Missions of more and more nodes, one at a time, from the request to the last event.
+
+    The first token is that of the whole mission, beside that of one call of the upstream. Tokens of
+    different nodes make no gaps.
+    """
+    calls = [await stream(made.direct(1, 0)) for _ in range(CALLS)]
+    direct, costs = Tokens.of(calls).firsts, []
     for shape in shapes:
         runs = max(1, ENOUGH_NODES[size] // len(shape))
         body = {"promptList": shape.prompts(MODEL, question(1, 0))}
@@ -129,19 +149,21 @@ async def nodes(server: ServerProcess, size: Size, case: str, shapes: Sequence[S
         target = post(server.port, path, body, b"[FINISHED]", Authorization=key)
         meter = Meter(server.pid)
         found = [await stream(target) for _ in range(runs)]
-        costs.append(_cost(meter, f"{len(shape):,} nodes", found, runs * len(shape), runs))
+        cost = _cost(meter, f"{len(shape):,} nodes", found, runs * len(shape), runs)
+        costs.append(replace(cost, late=beside("first", Tokens.of(found).firsts, direct)))
     title = f"missions, one at a time, of nodes of one token {WAYS[case]}"
     return Table(f"growth-{case}", title, rows_of_sizes(costs, "node"))
 
 
-async def subscribers(server: ServerProcess, size: Size) -> Table:
+async def subscribers(made: Rig, server: ServerProcess, size: Size) -> Table:
     """The mission of the fan-out, watched by more and more."""
     costs, count = [], WATCHED_TOKENS[size]
+    direct, _ = await fanout.upstream(made, count)
     for watching in SUBSCRIBERS[size]:
         found, events = await fanout.ours(server, watching, count)
-        note = found.faults(len(events))
-        subject = f"{watching} watching"
-        costs.append(Cost(subject, found.frames, 1, found.server, found.children, found.wall, note))
+        used, note = (found.server, found.children, found.wall), found.faults(len(events))
+        late = columns(found.tokens(), direct)
+        costs.append(Cost(f"{watching} watching", found.frames, 1, *used, note, late))
     title = f"WebSockets watch one mission of {count} tokens, {fanout.GAP} ms apart"
     return Table("growth-subscribers", title, rows_of_sizes(costs, "frame"))
 
@@ -153,6 +175,10 @@ def _cost(
     came = sum(each.tokens for each in found)
     note = f"{expected - came} of {expected} tokens lost" if came != expected else ""
     return meter.cost(subject, came, runs, note)
+
+
+def _late(found: Sequence[Stream], direct: Sequence[Stream]) -> dict[str, float]:
+    return columns(Tokens.of(found), Tokens.of(direct))
 
 
 async def _evenly(target: Target, count: int, gap: int) -> list[Stream]:

@@ -44,8 +44,8 @@ async def run(size: Size) -> Table:
     with rig() as made:
         with made.server(f"--ping-interval={load.ping}") as server:
             rows = [await _row("ours", server.pid, server.port, "/api/completion/ws", load)]
-        with bare("uvloop", made.folder, load.ping) as peer:
-            subject = "bare Tornado on uvloop"
+        with bare(made.folder, load.ping) as peer:
+            subject = "bare Tornado"
             rows.append(await _row(subject, peer.pid, peer.port, "/write_message", load))
     title = f"{load.connections:,} WebSockets, a ping each {load.ping} s"
     return Table("idle", title, rows)

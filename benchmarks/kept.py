@@ -8,10 +8,13 @@ a row's is the growth since the first missions had ended, over the missions sinc
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from benchmarks.asking import ask_json
+from benchmarks.lateness import Tokens, columns
 from benchmarks.load import Stream, Target, http_request, stream, streams
 from benchmarks.processes import exact_cpu
 from benchmarks.report import Row, Table
@@ -42,6 +45,15 @@ class Used:
         return Used(self.server - before.server, self.valkey - before.valkey)
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Some rounds of streams, and what they took."""
+
+    used: Used
+    wall: float  # seconds
+    tokens: Tokens
+
+
 @dataclass(slots=True)
 class Shelf:
     """A server and a Valkey of its own, and how many missions have ended there."""
@@ -55,12 +67,12 @@ class Shelf:
         """Bytes that Valkey uses for what it holds."""
         return int(self.valkey.client.info("memory")["used_memory"])
 
-    async def run(self, rounds: int) -> Used:
+    async def run(self, rounds: int) -> Turn:
         """So often so many missions at once."""
         target = generate(self.server, TOKENS, 0)
-        used = await self._measure([target] * AT_ONCE, rounds)
+        turn = await self._measure([target] * AT_ONCE, rounds)
         self.kept += rounds * AT_ONCE
-        return used
+        return turn
 
     async def fill(self, count: int) -> None:
         """Until so many are kept."""
@@ -71,7 +83,7 @@ class Shelf:
             self.kept += more
 
     async def replay(self, replays: Sequence[Target], rounds: int) -> Used:
-        return await self._measure(replays, rounds)
+        return (await self._measure(replays, rounds)).used
 
     async def first_missions(self) -> list[Target]:
         """Replays of as many missions as there are at once; they have ended."""
@@ -90,20 +102,22 @@ class Shelf:
         request = http_request("GET", path, b"", {"Authorization": "Vision chat"})
         return Target(self.server.port, request, b"[FINISHED]")
 
-    async def _measure(self, targets: Sequence[Target], rounds: int) -> Used:
-        before = self._used()
-        for _ in range(rounds):
-            _check(await asyncio.gather(*map(stream, targets)))
-        return self._used() - before
+    async def _measure(self, targets: Sequence[Target], rounds: int) -> Turn:
+        before, begin = self._used(), time.perf_counter()
+        found = [await _whole(targets) for _ in range(rounds)]
+        wall = time.perf_counter() - begin
+        return Turn(self._used() - before, wall, Tokens.of(chain.from_iterable(found)))
 
     def _used(self) -> Used:
         return Used(exact_cpu(self.server.pid), exact_cpu(self.valkey.process.pid))
 
 
-def _check(found: Sequence[Stream]) -> None:
-    """A figure of missions that did not end, or were not whole, would say nothing."""
+async def _whole(targets: Sequence[Target]) -> list[Stream]:
+    """All at once. A figure of streams that did not end, or were not whole, would say nothing."""
+    found = await asyncio.gather(*map(stream, targets))
     if any(not each.complete or each.tokens != TOKENS for each in found):
         raise RuntimeError("a mission or a replay of one was not whole")
+    return found
 
 
 async def missions_kept(made: Rig, size: Size) -> Table:
@@ -114,6 +128,8 @@ async def missions_kept(made: Rig, size: Size) -> Table:
     ):
         shelf = Shelf(server, valkey)
         replays = await shelf.first_missions()
+        reads = [await _whole([made.direct(TOKENS, 0)] * AT_ONCE) for _ in range(ROUNDS[size])]
+        direct = Tokens.of(chain.from_iterable(reads))
         first_kept, first_memory = shelf.kept, shelf.memory
         found = []
         for count in KEPT[size]:
@@ -128,9 +144,11 @@ async def missions_kept(made: Rig, size: Size) -> Table:
         Row(
             f"{count:,} kept",
             {
-                "CPU us/mission": missions.server / each * 1e6,
-                "to first": missions.server / first[1].server,
-                "Valkey us/mission": missions.valkey / each * 1e6,
+                "CPU us/mission": missions.used.server / each * 1e6,
+                "to first": missions.used.server / first[1].used.server,
+                "Valkey us/mission": missions.used.valkey / each * 1e6,
+                "wall ms/mission": missions.wall / each * 1e3,
+                **columns(missions.tokens, direct),
                 "CPU us/replay": replayed.server / each * 1e6,
                 "replay to first": replayed.server / first[2].server,
                 "Valkey us/replay": replayed.valkey / each * 1e6,

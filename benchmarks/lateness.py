@@ -20,6 +20,9 @@ class Tokens:
     firsts: Sequence[float]
     gaps: Sequence[float]
 
+    def __add__(self, more: Tokens) -> Tokens:
+        return Tokens([*self.firsts, *more.firsts], [*self.gaps, *more.gaps])
+
     @classmethod
     def of(cls, streams: Iterable[Stream]) -> Tokens:
         """Streams without a token have none; the case says that they are lost."""

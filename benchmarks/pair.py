@@ -31,6 +31,7 @@ from pathlib import Path
 
 from benchmarks.alone import main
 from benchmarks.installed import ROOT, Unusable, nginx_program, reason
+from benchmarks.lateness import Tokens, columns
 from benchmarks.load import Stream, Target, stream, streams
 from benchmarks.processes import (
     Running,
@@ -130,10 +131,12 @@ class Found:
     wall: float
     used: Used
     cores: int
+    came: Tokens
 
     def __add__(self, more: Found) -> Found:
         tokens, lost = self.tokens + more.tokens, self.lost + more.lost
-        return Found(tokens, lost, self.wall + more.wall, self.used + more.used, self.cores)
+        wall, used, came = self.wall + more.wall, self.used + more.used, self.came + more.came
+        return Found(tokens, lost, wall, used, self.cores, came)
 
     @property
     def carried(self) -> float:
@@ -145,8 +148,8 @@ class Found:
         """Tokens a second of all processes, each with a core to itself and nothing to wait for."""
         return len(self.used.servers) * self.tokens / sum(self.used.servers)
 
-    def row(self, subject: str, one: Found) -> Row:
-        """Its figures beside those of one process."""
+    def row(self, subject: str, one: Found, direct: Tokens) -> Row:
+        """Its figures beside those of one process, and of the upstream itself."""
         others = {
             f"{name} us/token": used / self.tokens * 1e6 for name, used in self.used.others.items()
         }
@@ -158,6 +161,7 @@ class Found:
             "cores busy": self.used.total / self.wall,
             "capacity tokens/s": self.capacity,
             "capacity to one": self.capacity / one.capacity,
+            **columns(self.came, direct),
         }
         lost = f"{self.lost} tokens lost; " if self.lost else ""
         return Row(subject, figures, lost + self._limit())
@@ -189,16 +193,19 @@ async def run(size: Size) -> list[Table]:
             Subject("one process, two cores", one, cores[:2]),
             Subject("two processes, two cores", two, cores[:2]),
         )
-        return [await _compare(subjects, load, size) for load in LOADS]
+        return [await _compare(made, subjects, load, size) for load in LOADS]
 
 
-async def _compare(subjects: Sequence[Subject], load: Load, size: Size) -> Table:
-    turns = [
-        [await _turn(subject, load, SECONDS[size]) for subject in subjects]
-        for _ in range(TURNS[size])
-    ]
+async def _compare(made: Rig, subjects: Sequence[Subject], load: Load, size: Size) -> Table:
+    turns, direct = [], Tokens([], [])
+    for _ in range(TURNS[size]):
+        direct += Tokens.of(await _ask(made.direct(load.tokens, 0), SECONDS[size]))
+        turns.append([await _turn(subject, load, SECONDS[size]) for subject in subjects])
     found = [reduce(add, each) for each in zip(*turns, strict=True)]
-    rows = [each.row(subject.name, found[0]) for subject, each in zip(subjects, found, strict=True)]
+    rows = [
+        each.row(subject.name, found[0], direct)
+        for subject, each in zip(subjects, found, strict=True)
+    ]
     title = f"{STREAMS} streams at once x {load.tokens} tokens, again and again"
     return Table(f"pair-{load.name}", title, rows)
 
@@ -249,21 +256,27 @@ def _target(site: Site, tokens: int) -> Target:
 
 
 async def _load(site: Site, load: Load, seconds: float) -> Found:
-    """Each client asks again as soon as it has its answer, until the time is over."""
+    """A site that is warm, asked by all clients."""
     await streams(_target(site, WARM_UP_TOKENS), STREAMS)
-    target = _target(site, load.tokens)
-    found: list[Stream] = []
     before, begin = site.used(), time.perf_counter()
+    found = await _ask(_target(site, load.tokens), seconds)
+    used, wall = site.used() - before, time.perf_counter() - begin
+    tokens = sum(each.tokens for each in found)
+    lost, cores = len(found) * load.tokens - tokens, len(os.sched_getaffinity(0))
+    return Found(tokens, lost, wall, used, cores, Tokens.of(found))
+
+
+async def _ask(target: Target, seconds: float) -> list[Stream]:
+    """Each client asks again as soon as it has its answer, until the time is over."""
+    found: list[Stream] = []
+    begin = time.perf_counter()
 
     async def client() -> None:
         while time.perf_counter() - begin < seconds:
             found.append(await stream(target))
 
     await asyncio.gather(*(client() for _ in range(STREAMS)))
-    used, wall = site.used() - before, time.perf_counter() - begin
-    tokens = sum(each.tokens for each in found)
-    lost = len(found) * load.tokens - tokens
-    return Found(tokens, lost, wall, used, len(os.sched_getaffinity(0)))
+    return found
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 The law: the peer is a Tornado handler that returns the very bytes that our server answered, so what
 lies between the two is what our server does for them: the key, the schema, Valkey, the database,
-the upstream. A client sends its next request when the last answer is whole, which it knows by
-its length.
+the upstream. The prompt is sent to the upstream itself, too. A client sends its next request when
+the last answer is whole, which it knows by its length.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self, cast
 
 from benchmarks.alone import main
 from benchmarks.asking import ask, ask_json
-from benchmarks.bare_tornado import LOOPS, bare
+from benchmarks.bare_tornado import bare
+from benchmarks.lateness import beside
 from benchmarks.load import http_request, spread
-from benchmarks.processes import uses_of
+from benchmarks.processes import exact_cpus
 from benchmarks.report import Row, Table
-from benchmarks.rig import MODEL, Size, question, rig
+from benchmarks.rig import MODEL, Size, chat_body, question, rig
 from tests.processes import ServerProcess
 
 CLIENTS = 32
@@ -48,6 +50,38 @@ class Asked:
     name: str
     request: bytes
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A server that runs."""
+
+    name: str
+    pid: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the requests of one kind took: seconds of each, of all, and of processor time."""
+
+    subject: str
+    taken: Sequence[float]
+    wall: float
+    cpu: float
+    children: float
+
+    def row(self, direct: Sequence[float]) -> Row:
+        """Its figures, beside those of the upstream itself where that can be asked the same."""
+        count, times = len(self.taken), spread(self.taken)
+        figures = {
+            "requests/s": count / self.wall,
+            "CPU us/request": self.cpu / count * 1e6,
+            "children us/request": self.children / count * 1e6,
+            "answer p50 ms": times.p50,
+            "answer p99 ms": times.p99,
+        }
+        return Row(self.subject, figures | beside("answer", self.taken, direct))
 
 
 class _Client(asyncio.Protocol):
@@ -112,17 +146,27 @@ async def run(size: Size) -> list[Table]:
             await _mission_query(server),
             await _order_query(server),
         ]
-        rows = [[await _row("ours", server.pid, server.port, each, size)] for each in asked]
-        for loop in LOOPS:
-            with bare(loop, made.folder) as peer:
-                for found, each in zip(rows, asked, strict=True):
-                    await ask(peer.port, "/answer", each.body, "PUT")
-                    subject = f"bare Tornado on {loop}, same bytes"
-                    found.append(await _row(subject, peer.pid, peer.port, each, size))
+        ours = Subject("ours", server.pid, server.port)
+        found = [[await _measure(ours, each.request, size)] for each in asked]
+        with bare(made.folder) as peer:
+            same = Subject("bare Tornado, same bytes", peer.pid, peer.port)
+            for each, measured in zip(asked, found, strict=True):
+                await ask(peer.port, "/answer", each.body, "PUT")
+                measured.append(await _measure(same, each.request, size))
+        itself = Subject("upstream, direct", made.upstream.pid, made.upstream.port)
+        found[0].insert(0, await _measure(itself, _direct(), size))
+    return [_table(asked[0], found[0], found[0][0].taken), *map(_table, asked[1:], found[1:])]
+
+
+def _table(asked: Asked, found: Sequence[Found], direct: Sequence[float] = ()) -> Table:
     title = f"{CLIENTS} clients, one request after another"
-    return [
-        Table(f"short: {each.name}", title, found) for found, each in zip(rows, asked, strict=True)
-    ]
+    return Table(f"short: {asked.name}", title, [each.row(direct) for each in found])
+
+
+def _direct() -> bytes:
+    """The prompt as the upstream wants it, without a stream."""
+    body = json.dumps(chat_body(1, 0) | {"stream": False}).encode()
+    return http_request("POST", "/v1/chat/completions", body, {})
 
 
 async def _single_prompt(server: ServerProcess) -> Asked:
@@ -167,22 +211,15 @@ async def _asked(
     return Asked(name, http_request(method, path, data, KEY), answer)
 
 
-async def _row(subject: str, pid: int, port: int, asked: Asked, size: Size) -> Row:
-    length = await _length(port, asked.request)
-    await _load(port, asked.request, length, WARM_UP_SECONDS)
-    before, start = uses_of(pid), time.perf_counter()
-    taken = await _load(port, asked.request, length, SECONDS[size])
-    wall, after = time.perf_counter() - start, uses_of(pid)
+async def _measure(subject: Subject, request: bytes, size: Size) -> Found:
+    pid, port = subject.pid, subject.port
+    length = await _length(port, request)
+    await _load(port, request, length, WARM_UP_SECONDS)
+    before, start = exact_cpus(pid), time.perf_counter()
+    taken = await _load(port, request, length, SECONDS[size])
+    wall, after = time.perf_counter() - start, exact_cpus(pid)
     own, children = (then - now for then, now in zip(after, before, strict=True))
-    times = spread(taken)
-    figures = {
-        "requests/s": len(taken) / wall,
-        "CPU us/request": own.cpu / len(taken) * 1e6,
-        "children us/request": children.cpu / len(taken) * 1e6,
-        "p50 ms": times.p50,
-        "p99 ms": times.p99,
-    }
-    return Row(subject, figures)
+    return Found(subject.name, taken, wall, own, children)
 
 
 async def _length(port: int, request: bytes) -> int:
