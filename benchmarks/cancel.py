@@ -26,7 +26,7 @@ from benchmarks.lateness import Tokens, columns
 from benchmarks.load import TOKEN, Target, http_request, post, spread
 from benchmarks.processes import exact_cpus
 from benchmarks.report import Row, Table
-from benchmarks.rig import MODEL, Rig, Size, question, rig
+from benchmarks.rig import Rig, Size, one_node, rig
 
 GAP = 20  # milliseconds between two tokens
 MANY = 100_000  # tokens: half an hour, so that none ends by itself
@@ -141,8 +141,7 @@ async def run(size: Size) -> Table:
 
 def _watched(port: int) -> Target:
     """A mission that ends with its client, if that leaves."""
-    prompts = [{"id": "1", "mid": MODEL, "prompt": question(MANY, GAP)}]
-    body = {"promptList": prompts, "onDisconnect": "cancel"}
+    body = one_node(MANY, GAP) | {"onDisconnect": "cancel"}
     return post(port, "/api/completion/st/generate", body, b"", **KEY)
 
 

@@ -24,10 +24,10 @@ from benchmarks.alone import main
 from benchmarks.asking import ask, ask_json
 from benchmarks.bare_tornado import bare
 from benchmarks.lateness import Tokens, columns
-from benchmarks.load import spread, streams
+from benchmarks.load import question, spread, streams
 from benchmarks.processes import exact_cpu, exact_cpus
 from benchmarks.report import Row, Table
-from benchmarks.rig import MODEL, Rig, Size, question, rig
+from benchmarks.rig import MODEL, Rig, Size, rig
 from benchmarks.sockets import Subscriber, message, raise_descriptor_limit, subscribers
 from tests.processes import ServerProcess
 

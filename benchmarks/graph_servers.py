@@ -24,10 +24,10 @@ from benchmarks.alone import main
 from benchmarks.graphs import CHAIN, DIAMOND, FAN_OUT, LAYERED, SHORT_CHAIN, WIDE, Shape
 from benchmarks.installed import FAILURES, LANGGRAPH, ROOT, Unusable, reason
 from benchmarks.lateness import Tokens, beside
-from benchmarks.load import Stream, Target, one_token, post, spread, stream
+from benchmarks.load import Stream, Target, chat, post, question, spread, stream
 from benchmarks.processes import Running, exact_cpus, free_port
 from benchmarks.report import Row, Table
-from benchmarks.rig import HERE, MODEL, Rig, Size, question, rig
+from benchmarks.rig import HERE, MODEL, Rig, Size, rig
 from benchmarks.schedulers import PEERS, rows
 from benchmarks.timing import Work
 from tests.processes import ServerProcess
@@ -156,7 +156,7 @@ def _wait(running: Running, shape: Shape) -> Target:
 
 async def _calls(port: int) -> list[Stream]:
     """Of the upstream itself, one after another."""
-    target = one_token(port)
+    target = chat(port, 1, 0)
     return [await stream(target) for _ in range(WARM_UP_CALLS + CALLS)][WARM_UP_CALLS:]
 
 

@@ -22,9 +22,9 @@ from benchmarks.costs import Cost, Meter, rows, rows_of_sizes
 from benchmarks.graphs import Shape, layered, wide
 from benchmarks.kept import missions_kept
 from benchmarks.lateness import Tokens, beside, columns
-from benchmarks.load import Stream, Target, post, stream, streams
+from benchmarks.load import Stream, Target, post, question, stream, streams
 from benchmarks.report import Table
-from benchmarks.rig import MODEL, Rig, Size, generate, question, rig
+from benchmarks.rig import MODEL, Rig, Size, generate, rig
 from benchmarks.sockets import raise_descriptor_limit
 from tests.processes import ServerProcess
 

@@ -18,7 +18,7 @@ from benchmarks.lateness import Tokens, columns
 from benchmarks.load import Stream, Target, http_request, stream, streams
 from benchmarks.processes import exact_cpu
 from benchmarks.report import Row, Table
-from benchmarks.rig import MODEL, Rig, Size, generate, question
+from benchmarks.rig import Rig, Size, generate, one_node
 from tests.processes import ServerProcess
 from tests.valkeys import Valkey
 
@@ -87,10 +87,9 @@ class Shelf:
 
     async def first_missions(self) -> list[Target]:
         """Replays of as many missions as there are at once; they have ended."""
-        prompts = [{"id": "1", "mid": MODEL, "prompt": question(TOKENS, 0)}]
         targets = []
         for _ in range(AT_ONCE):
-            path, body = "/api/completion/generate", {"promptList": prompts}
+            path, body = "/api/completion/generate", one_node(TOKENS, 0)
             answer = await ask_json(self.server.port, path, body)
             targets.append(self._replay(answer["data"]["missionId"]))
         await self._measure(targets, 1)

@@ -44,11 +44,21 @@ def http_request(method: str, path: str, body: bytes, headers: Mapping[str, str]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def one_token(port: int) -> Target:
-    """The shortest stream of `upstream.mjs`, asked for by itself."""
-    message = {"role": "user", "content": "tokens=1 gap=0"}
-    body = {"model": "bench", "messages": [message], "stream": True}
-    return post(port, "/v1/chat/completions", body, b"[DONE]")
+def question(tokens: int, gap: int) -> str:
+    """A prompt that `upstream.mjs` answers with so many tokens, `gap` milliseconds apart."""
+    return f"tokens={tokens} gap={gap}"
+
+
+def chat_body(tokens: int, gap: int) -> dict[str, object]:
+    """The request of a streamed chat, as our server sends it too."""
+    message = {"role": "user", "content": question(tokens, gap)}
+    options = {"include_usage": True}
+    return {"model": "bench", "messages": [message], "stream": True, "stream_options": options}
+
+
+def chat(port: int, tokens: int, gap: int) -> Target:
+    """A stream of the upstream itself, or of a peer that has its address and model."""
+    return post(port, "/v1/chat/completions", chat_body(tokens, gap), b"[DONE]")
 
 
 @dataclass(slots=True)

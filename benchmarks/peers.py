@@ -24,9 +24,9 @@ from benchmarks.installed import (
     peer_version,
     portkey_version,
 )
-from benchmarks.load import Target, post
+from benchmarks.load import Target, chat_body, post, question
 from benchmarks.processes import Running, free_port, uses_of
-from benchmarks.rig import MODEL, Rig, chat_body, generate, question
+from benchmarks.rig import MODEL, Rig, generate
 from tests.nginx import configuration
 
 CHAT = "/v1/chat/completions"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from benchmarks.load import Target, post
+from benchmarks.load import Target, chat, post, question
 from benchmarks.processes import Running, free_port, use_of
 from tests.processes import ServerProcess
 
@@ -51,7 +51,7 @@ class Rig:
 
     def direct(self, tokens: int, gap: int) -> Target:
         """A stream of the upstream itself."""
-        return post(self.upstream.port, "/v1/chat/completions", chat_body(tokens, gap), b"[DONE]")
+        return chat(self.upstream.port, tokens, gap)
 
 
 @contextmanager
@@ -64,28 +64,15 @@ def rig() -> Iterator[Rig]:
             yield Rig(folder, upstream)
 
 
-def question(tokens: int, gap: int) -> str:
-    """A prompt that the upstream answers with so many tokens, `gap` milliseconds apart."""
-    return f"tokens={tokens} gap={gap}"
-
-
-def chat_body(tokens: int, gap: int) -> dict[str, object]:
-    """The request of a streamed chat, as our server sends it too."""
-    message = {"role": "user", "content": question(tokens, gap)}
-    options = {"include_usage": True}
-    return {"model": "bench", "messages": [message], "stream": True, "stream_options": options}
+def one_node(tokens: int, gap: int) -> dict[str, object]:
+    """The body that asks for a mission of one node."""
+    return {"promptList": [{"id": "1", "mid": MODEL, "prompt": question(tokens, gap)}]}
 
 
 def generate(server: ServerProcess, tokens: int, gap: int) -> Target:
     """A mission of one node, watched in the answer that starts it."""
-    prompts = [{"id": "1", "mid": MODEL, "prompt": question(tokens, gap)}]
-    return post(
-        server.port,
-        "/api/completion/st/generate",
-        {"promptList": prompts},
-        b"[FINISHED]",
-        Authorization="Vision chat",
-    )
+    path, key = "/api/completion/st/generate", "Vision chat"
+    return post(server.port, path, one_node(tokens, gap), b"[FINISHED]", Authorization=key)
 
 
 def cpu_of(server: ServerProcess) -> float:

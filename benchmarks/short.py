@@ -22,10 +22,10 @@ from benchmarks.alone import main
 from benchmarks.asking import ask, ask_json
 from benchmarks.bare_tornado import bare
 from benchmarks.lateness import beside
-from benchmarks.load import http_request, spread
+from benchmarks.load import chat_body, http_request, question, spread
 from benchmarks.processes import exact_cpus
 from benchmarks.report import Row, Table
-from benchmarks.rig import MODEL, Size, chat_body, question, rig
+from benchmarks.rig import MODEL, Size, one_node, rig
 from tests.processes import ServerProcess
 
 CLIENTS = 32
@@ -177,8 +177,7 @@ async def _single_prompt(server: ServerProcess) -> Asked:
 
 
 async def _mission_query(server: ServerProcess) -> Asked:
-    prompts = [{"id": "1", "mid": MODEL, "prompt": question(5, 0)}]
-    started = await ask_json(server.port, "/api/completion/generate", {"promptList": prompts})
+    started = await ask_json(server.port, "/api/completion/generate", one_node(5, 0))
     mission_id = started["data"]["missionId"]
     watch = f"/api/completion/st/mission?missionId={mission_id}"
     await ask(server.port, watch)  # until it has ended

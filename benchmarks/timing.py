@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 from benchmarks.graphs import SHAPES, TEXT, Shape
-from benchmarks.load import one_token, stream
+from benchmarks.load import chat, stream
 
 # The first run fills caches and pools; one more lets the interpreter specialise its code.
 WARM_UP_RUNS = 2
@@ -71,7 +71,7 @@ async def node(work: Work) -> str:
     The client of the call parses nothing, and so costs less than any that a peer would have.
     """
     if work.port:
-        answer = await stream(one_token(work.port))
+        answer = await stream(chat(work.port, 1, 0))
         assert answer.complete
     elif work.delay:
         await asyncio.sleep(work.delay)
