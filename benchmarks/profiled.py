@@ -18,6 +18,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import uvloop
@@ -59,6 +60,8 @@ async def profile(load: str, native: Sequence[str]) -> list[tuple[list[str], int
             await _record(server.pid, file, native)
         finally:
             asked.cancel()
+            with suppress(asyncio.CancelledError):
+                await asked
         return list(_main_thread(file))
 
 
@@ -71,9 +74,14 @@ async def _record(pid: int, file: Path, native: Sequence[str]) -> None:
     program = Path(sys.executable).with_name("py-spy")
     argv = ["record", "-p", str(pid), "-r", str(RATE), "-d", str(SECONDS), "-f", "raw"]
     process = await asyncio.create_subprocess_exec(program, *argv, *native, "-o", file)
-    async with asyncio.timeout(SECONDS + SPARE_SECONDS):
-        if await process.wait():
-            raise SystemExit("py-spy could not look at the server; it may need root")
+    try:
+        async with asyncio.timeout(SECONDS + SPARE_SECONDS):
+            if await process.wait():
+                raise SystemExit("py-spy could not look at the server; it may need root")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def _main_thread(file: Path) -> Iterator[tuple[list[str], int]]:

@@ -134,6 +134,20 @@ async def test_a_database_that_is_not_there_is_unavailable(tmp_path: Path) -> No
 
 
 @pytest.mark.gen_test
+async def test_what_the_url_says_of_a_file_reaches_sqlite(tmp_path: Path) -> None:
+    file = tmp_path / "payments.sqlite3"
+    whole = Database(f"sqlite+aiosqlite:///{file}")
+    await migrate.upgrade(whole)
+    await whole.close()
+
+    read_only = Database(f"sqlite+aiosqlite:///file:{file}?mode=ro&uri=true")
+    await read_only.read(product_store.list_products)
+    with pytest.raises(StoreUnavailable):
+        await execute(read_only, "DELETE FROM orders")
+    await read_only.close()
+
+
+@pytest.mark.gen_test
 async def test_a_file_that_cannot_be_opened_leaves_no_thread_to_the_closing_loop(
     tmp_path: Path,
 ) -> None:
