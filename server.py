@@ -1,6 +1,9 @@
 """The Vision server: settings, parts, listen, drain.
 
-python server.py --help
+The law: what can be wrong with the settings is told before the parts are imported, which takes
+longer than all else at a start.
+
+    python server.py --help
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import resource
 import signal
 import socket
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import uvloop
@@ -21,13 +24,14 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from handlers.app import make_app
-from handlers.connections import Connections, Limits
 from vision.children import DataFolder
 from vision.errors import SettingError, VisionError
 from vision.logs import set_up
-from vision.services import Services, open_services
 from vision.settings import DEFAULT_KEY, Settings, load_settings
+
+if TYPE_CHECKING:
+    from handlers.connections import Connections
+    from vision.services import Services
 
 _logger = structlog.get_logger("vision.server")
 
@@ -80,6 +84,11 @@ async def serve(settings: Settings, folder: DataFolder) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+    from handlers.app import make_app
+    from handlers.connections import Connections, Limits
+    from vision.services import open_services
+
     sockets = _bind(settings)
     base_url = _base_url(settings, sockets[0].getsockname()[1])
     async with open_services(settings, folder, os.environ, base_url) as services:
