@@ -6,9 +6,10 @@ folder that is gone at the end.
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -39,15 +40,22 @@ class Rig:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.upstream.port}/v1"
 
-    def server(self, *flags: str) -> ServerProcess:
-        """`python server.py` with its embedded Valkey and a route to the upstream."""
+    @contextmanager
+    def server(self, *flags: str) -> Iterator[ServerProcess]:
+        """`python server.py` with its embedded Valkey and a route to the upstream.
+
+        It is asked to end, not killed: its Valkey would go on writing into the folder for a moment.
+        """
         models = self.folder / "models.toml"
         models.write_text(
             f'[upstreams.bench]\nbase_url = "{self.base_url}"\nmax_concurrency = 4096\n\n'
             f'[models."{MODEL}"]\nupstream = "bench"\nname = "bench"\nkind = "chat"\n'
         )
         folder = Path(tempfile.mkdtemp(dir=self.folder)) / "data"
-        return ServerProcess(folder, f"--models={models}", *flags)
+        with ServerProcess(folder, f"--models={models}", *flags) as server:
+            yield server
+            with suppress(subprocess.TimeoutExpired):  # then it is killed after all
+                server.terminate()
 
     def direct(self, tokens: int, gap: int) -> Target:
         """A stream of the upstream itself."""
