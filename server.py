@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -85,6 +86,8 @@ async def serve(settings: Settings, folder: DataFolder) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
+    # On a thread: nothing else is to do, but signals are heard meanwhile.
+    await asyncio.to_thread(import_module, "handlers.app")
     from handlers.app import make_app
     from handlers.connections import Connections, Limits
     from vision.services import open_services
