@@ -1,6 +1,6 @@
 """What one process and one Redis hold, measured here, and how many of each a load needs.
 
-    python -m benchmarks.scaling [--streams 50] [--tokens 100] [--gap 0.05]
+    python -m benchmarks.scaling [--streams 50] [--tokens 400] [--gap 0.05]
 
 The first half runs a real server, a real Valkey and a scripted upstream: so many missions of one
 node at once, paced, each watched over HTTP by one client. It reads the processor time that the
@@ -108,7 +108,7 @@ def plan(cost: Cost, streams: int) -> Plan:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=50)
-    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--gap", type=float, default=0.05)
     options = parser.parse_args()
     cost = asyncio.run(measure(options.streams, options.tokens, options.gap))
