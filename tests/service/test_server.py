@@ -170,6 +170,21 @@ def test_a_wrong_setting_ends_the_start_with_one_line_that_names_it(
     assert name in result.stderr
 
 
+def test_a_wrong_setting_is_told_before_the_parts_are_imported() -> None:
+    """Importing them takes seconds; whoever mistypes a flag does not wait for that."""
+    script = "import sys, runpy; sys.argv = ['server.py', '--port=many']\n"
+    script += "try: runpy.run_path('server.py', run_name='__main__')\n"
+    script += "except SystemExit as end: print(end.code, *sys.modules)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    status, *imported = done.stdout.split()
+    assert status == "2"
+    assert not {"openai", "sqlalchemy", "vision.services"}.intersection(imported)
+
+
 def test_a_port_that_is_taken_ends_the_start_with_one_line(
     data_dir: Path, models: str, tmp_path: Path
 ) -> None:
