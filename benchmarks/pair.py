@@ -4,7 +4,8 @@
 
 The law: all but the number of processes is the same: nginx as `deploy/nginx.conf` has it, one
 Valkey that the processes share, and room for all streams in each process. Both sites stand side by
-side and are asked in turns, so that what else the machine does meets both.
+side and are asked in turns, so that what else the machine does meets both. Before each turn the
+upstream itself is read by as many clients, on all cores.
 
 nginx, Valkey, the upstream and the clients need cores, too. So one process with all of these is
 measured on one core, and on as many cores as two processes have. Beside the tokens that were
