@@ -8,8 +8,9 @@ before the one that streams; subscribing is not measured. The peers send the eve
 byte for byte and at the same pace. Ours has fewer writes than events: the ends of a node and of the
 mission go out with what came before them, where a peer writes each event by itself.
 
-The first token is counted from the end of the node before, which is when the upstream is asked for
-it; a reader of the upstream itself asks by itself. The peers ask nobody, so they have none.
+The first token is counted from the moment at which the first subscriber has the end of the node
+before, which is when the upstream is asked for it; a reader of the upstream itself asks by itself.
+The peers ask nobody, so they have none.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ class Found:
 
     def tokens(self) -> Tokens:
         """Those of the node that streams."""
-        firsts = [moments[BEFORE] - moments[0] for moments in self.arrivals]
+        begin = min(moments[0] for moments in self.arrivals)
+        firsts = [moments[BEFORE] - begin for moments in self.arrivals]
         return Tokens(firsts, self.gaps())
 
     def gaps(self) -> list[float]:

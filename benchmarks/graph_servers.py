@@ -24,7 +24,7 @@ from benchmarks.alone import main
 from benchmarks.graphs import CHAIN, DIAMOND, FAN_OUT, LAYERED, SHORT_CHAIN, WIDE, Shape
 from benchmarks.installed import FAILURES, LANGGRAPH, ROOT, Unusable, reason
 from benchmarks.lateness import Tokens, beside
-from benchmarks.load import Stream, Target, chat, post, question, spread, stream
+from benchmarks.load import Calls, Stream, Target, chat, post, question, spread, stream
 from benchmarks.processes import Running, exact_cpus, free_port
 from benchmarks.report import Row, Table
 from benchmarks.rig import HERE, MODEL, Rig, Size, rig
@@ -156,8 +156,10 @@ def _wait(running: Running, shape: Shape) -> Target:
 
 async def _calls(port: int) -> list[Stream]:
     """Of the upstream itself, one after another."""
-    target = chat(port, 1, 0)
-    return [await stream(target) for _ in range(WARM_UP_CALLS + CALLS)][WARM_UP_CALLS:]
+    calls = Calls(chat(port, 1, 0))
+    answers = [await calls.ask() for _ in range(WARM_UP_CALLS + CALLS)]
+    calls.close()
+    return answers[WARM_UP_CALLS:]
 
 
 def _median(calls: Sequence[Stream]) -> float:

@@ -5,8 +5,8 @@
 The law: a table for each, in which nothing else changes from row to row. All rows come from one
 server that was warmed up (missions kept: from another), the smallest first. Streams that run
 together begin evenly spread over one gap, so that tokens come one by one, as from models, and not
-all at one tick of a clock. The upstream itself is read under the load of each row, too. Children
-are the server's own Valkey.
+all at one tick of a clock. The upstream itself is read under the load of each row, too, but for
+graphs (one call after another) and subscribers (ten readers). Children are the server's own Valkey.
 """
 
 from __future__ import annotations

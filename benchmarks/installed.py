@@ -38,13 +38,14 @@ class Unusable(Exception):
     """It cannot be measured: it is not there, or does not do what it is for."""
 
 
-# What a row's note tells; RuntimeError is a program that did not come up, with its log.
-FAILURES = (Unusable, RuntimeError)
+# What a row's note tells. RuntimeError is a program that did not come up, with its log; the others
+# are one that hangs, or closes what it should not.
+FAILURES = (Unusable, RuntimeError, TimeoutError, ConnectionError)
 
 
 def reason(error: Exception) -> str:
     """In one line: of a log, the last."""
-    return str(error).strip().rpartition("\n")[2]
+    return str(error).strip().rpartition("\n")[2] or type(error).__name__
 
 
 def nginx_program() -> str:

@@ -1,6 +1,7 @@
 """When tokens came, beside how the upstream itself sends them.
 
-The law: a reader of the upstream itself is the measure, under the same load in the same run. What
+The law: a reader of the upstream itself is the measure, in the same run and, where a case says no
+other, under the same load. What
 is added is the difference of the two medians, and of the two 99th percentiles: never a difference
 of single tokens, which nobody could pair.
 """

@@ -57,8 +57,8 @@ def chat_body(tokens: int, gap: int) -> dict[str, object]:
 
 
 def chat(port: int, tokens: int, gap: int) -> Target:
-    """A stream of the upstream itself, or of a peer that has its address and model."""
-    return post(port, "/v1/chat/completions", chat_body(tokens, gap), b"[DONE]")
+    """A stream of the upstream itself, to the very end of its last chunk."""
+    return post(port, "/v1/chat/completions", chat_body(tokens, gap), b"\r\n0\r\n\r\n")
 
 
 @dataclass(slots=True)
@@ -75,18 +75,37 @@ class Stream:
 
 
 class _Client(asyncio.Protocol):
-    def __init__(self, target: Target, over: asyncio.Future[Stream]) -> None:
+    """One connection, and the answer that comes over it."""
+
+    def __init__(self, target: Target) -> None:
         self._target = target
-        self._over = over
-        self._tail = b""
         self._keep = max(len(TOKEN), len(target.end)) - 1
+        self._tail, self._closes = b"", True
+        self._over: asyncio.Future[Stream] | None = None
         self.stream = Stream()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
-        self.stream.sent = time.perf_counter()
+
+    @property
+    def open(self) -> bool:
+        return not self._transport.is_closing()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    async def ask(self, *, close: bool) -> Stream:
+        """Send the request and take the answer to its end; then `close` the connection, or not."""
+        self._over = asyncio.get_running_loop().create_future()
+        self._tail, self._closes = b"", close
+        self.stream = Stream(sent=time.perf_counter())
         self._transport.write(self._target.request)
+        try:
+            return await self._over
+        except asyncio.CancelledError:
+            self._transport.abort()  # what is left of the answer is nobody's
+            raise
 
     def data_received(self, data: bytes) -> None:
         now, stream = time.perf_counter(), self.stream
@@ -102,24 +121,64 @@ class _Client(asyncio.Protocol):
             stream.last = now
         if self._target.end in text:
             stream.complete = True
-            self._transport.close()
+            if self._closes:
+                self._transport.close()
+            else:
+                self._end()
         self._tail = (
             text[-self._keep :] if not tokens else text[text.rfind(TOKEN) + 4 :][-self._keep :]
         )
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.stream.last = time.perf_counter()
-        if not self._over.done():
+        self._end()
+
+    def _end(self) -> None:
+        if self._over is not None and not self._over.done():
+            self.stream.last = time.perf_counter()
             self._over.set_result(self.stream)
 
 
 async def stream(target: Target) -> Stream:
     """Send one request on a connection of its own and take the answer to its end."""
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[Stream] = loop.create_future()
     async with asyncio.timeout(STREAM_SECONDS):
-        await loop.create_connection(lambda: _Client(target, over), "127.0.0.1", target.port)
-        return await over
+        client = await _connect(target)
+        return await client.ask(close=True)
+
+
+async def _connect(target: Target) -> _Client:
+    loop = asyncio.get_running_loop()
+    _, client = await loop.create_connection(lambda: _Client(target), "127.0.0.1", target.port)
+    return client
+
+
+class Calls:
+    """The same request again and again, on connections that are kept as a good client keeps them.
+
+    `target.end` has to be the very end of an answer: what comes after it would be the next one's.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._free: list[_Client] = []
+
+    async def ask(self) -> Stream:
+        """One of them, on a connection that is free, or on a new one."""
+        async with asyncio.timeout(STREAM_SECONDS):
+            while self._free:
+                client = self._free.pop()
+                if client.open:
+                    break
+            else:
+                client = await _connect(self._target)
+            answer = await client.ask(close=False)
+        if answer.complete:
+            self._free.append(client)
+        return answer
+
+    def close(self) -> None:
+        """Close the connections that are free."""
+        for client in self._free:
+            client.close()
 
 
 async def streams(target: Target, count: int) -> list[Stream]:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from benchmarks.load import Target, chat, post, question
-from benchmarks.processes import Running, free_port, use_of
+from benchmarks.processes import Running, free_port
 from tests.processes import ServerProcess
 
 HERE = Path(__file__).parent
@@ -53,9 +53,11 @@ class Rig:
         )
         folder = Path(tempfile.mkdtemp(dir=self.folder)) / "data"
         with ServerProcess(folder, f"--models={models}", *flags) as server:
-            yield server
-            with suppress(subprocess.TimeoutExpired):  # then it is killed after all
-                server.terminate()
+            try:
+                yield server
+            finally:
+                with suppress(subprocess.TimeoutExpired):  # then it is killed after all
+                    server.terminate()
 
     def direct(self, tokens: int, gap: int) -> Target:
         """A stream of the upstream itself."""
@@ -81,8 +83,3 @@ def generate(server: ServerProcess, tokens: int, gap: int) -> Target:
     """A mission of one node, watched in the answer that starts it."""
     path, key = "/api/completion/st/generate", "Vision chat"
     return post(server.port, path, one_node(tokens, gap), b"[FINISHED]", Authorization=key)
-
-
-def cpu_of(server: ServerProcess) -> float:
-    """Seconds of processor time that the server process itself has used, children not counted."""
-    return use_of(server.pid).cpu

@@ -19,10 +19,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from statistics import median
 
 from benchmarks.graphs import SHAPES, TEXT, Shape
-from benchmarks.load import chat, stream
+from benchmarks.load import Calls, chat
 
 # The first run fills caches and pools; one more lets the interpreter specialise its code.
 WARM_UP_RUNS = 2
@@ -68,14 +69,20 @@ def works() -> list[Work]:
 async def node(work: Work) -> str:
     """What a node of a peer does: call the upstream, wait, or return without a turn of the loop.
 
-    The client of the call parses nothing, and so costs less than any that a peer would have.
+    The client of the call keeps its connections and parses nothing, and so costs less than any that
+    a peer would have.
     """
     if work.port:
-        answer = await stream(chat(work.port, 1, 0))
+        answer = await _calls(work.port).ask()
         assert answer.complete
     elif work.delay:
         await asyncio.sleep(work.delay)
     return TEXT
+
+
+@cache
+def _calls(port: int) -> Calls:
+    return Calls(chat(port, 1, 0))
 
 
 @dataclass(frozen=True, slots=True)
