@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 from benchmarks.alone import main
 from benchmarks.asking import KEY, ask_json
+from benchmarks.costs import Cost, Meter
 from benchmarks.lateness import Tokens, columns
 from benchmarks.load import TOKEN, Target, http_request, post, spread
-from benchmarks.processes import exact_cpus
 from benchmarks.report import Row, Table
 from benchmarks.rig import Rig, Size, one_node, rig
 
@@ -73,13 +73,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The streams of one subject, all ended, and what it used for them in seconds."""
+    """The streams of one subject, all ended, and what they took."""
 
-    name: str
+    cost: Cost
     cuts: Sequence[Cut]
-    server: float
-    children: float
-    wall: float
 
     @property
     def tokens(self) -> Tokens:
@@ -90,18 +87,18 @@ class Found:
 
     def row(self, direct: Tokens | None) -> Row:
         """Its figures, beside how streams of the upstream itself began."""
-        count, until = len(self.cuts), spread([cut.seconds for cut in self.cuts])
+        cost, until = self.cost, spread([cut.seconds for cut in self.cuts])
         figures = {
             "p50 ms": until.p50,
             "p99 ms": until.p99,
             "tokens after, mean": fmean(cut.tokens for cut in self.cuts),
             "tokens after, most": max(cut.tokens for cut in self.cuts),
-            "CPU us/stream": self.server / count * 1e6,
-            "children us/stream": self.children / count * 1e6,
-            "wall s": self.wall,
+            "CPU us/stream": cost.each,
+            "children us/stream": cost.children / cost.units * 1e6,
+            "wall s": cost.wall,
             **columns(self.tokens, direct),
         }
-        return Row(self.name, figures)
+        return Row(cost.subject, figures)
 
 
 # Ends a stream; returns when the wish is on its way, with the moment at which it was sent.
@@ -169,14 +166,12 @@ async def _measure(subject: Subject, made: Rig, count: int) -> Found | Row:
     """A row where one was not let go of: it has no figures."""
     try:
         await _cut(made, subject)  # the first answer of a process is slow
-        before, begin = exact_cpus(subject.pid), time.perf_counter()
+        meter = Meter(subject.pid)
         cuts = [await _cut(made, subject) for _ in range(count)]
     except TimeoutError:
         why = f"the upstream's socket was still open after {CLOSED_SECONDS} s"
         return Row(subject.name, note=why)
-    wall, after = time.perf_counter() - begin, exact_cpus(subject.pid)
-    own, children = (now - then for now, then in zip(after, before, strict=True))
-    return Found(subject.name, cuts, own, children, wall)
+    return Found(meter.cost(subject.name, count), cuts)
 
 
 async def _cut(made: Rig, subject: Subject) -> Cut:

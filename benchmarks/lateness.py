@@ -45,13 +45,15 @@ def columns(found: Tokens, direct: Tokens | None = None) -> dict[str, float]:
 
 
 def beside(what: str, found: Sequence[float], direct: Sequence[float]) -> dict[str, float]:
-    """Of seconds, two or more on both sides; otherwise there is nothing to tell."""
-    if min(len(found), len(direct)) < 2:
+    """Of seconds. Of less than two there is nothing to tell, and nothing to be beside."""
+    if len(found) < 2:
         return {}
-    here, there = spread(found), spread(direct)
-    return {
-        f"{what} p50 ms": here.p50,
-        f"{what} p99 ms": here.p99,
+    here = spread(found)
+    itself = {f"{what} p50 ms": here.p50, f"{what} p99 ms": here.p99}
+    if len(direct) < 2:
+        return itself
+    there = spread(direct)
+    return itself | {
         f"{what} p50 behind direct ms": here.p50 - there.p50,
         f"{what} p99 behind direct ms": here.p99 - there.p99,
     }

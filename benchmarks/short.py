@@ -21,9 +21,9 @@ from typing import Self, cast
 from benchmarks.alone import main
 from benchmarks.asking import ask, ask_json
 from benchmarks.bare_tornado import bare
+from benchmarks.costs import Cost, Meter
 from benchmarks.lateness import beside
-from benchmarks.load import chat_body, http_request, question, spread
-from benchmarks.processes import exact_cpus
+from benchmarks.load import chat_body, http_request, question
 from benchmarks.report import Row, Table
 from benchmarks.rig import MODEL, Size, one_node, rig
 from tests.processes import ServerProcess
@@ -63,25 +63,21 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the requests of one kind took: seconds of each, of all, and of processor time."""
+    """What the requests of one kind took, and how many seconds each of them did."""
 
-    subject: str
+    cost: Cost
     taken: Sequence[float]
-    wall: float
-    cpu: float
-    children: float
 
     def row(self, direct: Sequence[float]) -> Row:
         """Its figures, beside those of the upstream itself where that can be asked the same."""
-        count, times = len(self.taken), spread(self.taken)
+        cost = self.cost
         figures = {
-            "requests/s": count / self.wall,
-            "CPU us/request": self.cpu / count * 1e6,
-            "children us/request": self.children / count * 1e6,
-            "answer p50 ms": times.p50,
-            "answer p99 ms": times.p99,
+            "requests/s": cost.units / cost.wall,
+            "CPU us/request": cost.each,
+            "children us/request": cost.children / cost.units * 1e6,
+            **beside("answer", self.taken, direct),
         }
-        return Row(self.subject, figures | beside("answer", self.taken, direct))
+        return Row(cost.subject, figures)
 
 
 class _Client(asyncio.Protocol):
@@ -211,14 +207,11 @@ async def _asked(
 
 
 async def _measure(subject: Subject, request: bytes, size: Size) -> Found:
-    pid, port = subject.pid, subject.port
-    length = await _length(port, request)
-    await _load(port, request, length, WARM_UP_SECONDS)
-    before, start = exact_cpus(pid), time.perf_counter()
-    taken = await _load(port, request, length, SECONDS[size])
-    wall, after = time.perf_counter() - start, exact_cpus(pid)
-    own, children = (then - now for then, now in zip(after, before, strict=True))
-    return Found(subject.name, taken, wall, own, children)
+    length = await _length(subject.port, request)
+    await _load(subject.port, request, length, WARM_UP_SECONDS)
+    meter = Meter(subject.pid)
+    taken = await _load(subject.port, request, length, SECONDS[size])
+    return Found(meter.cost(subject.name, len(taken)), taken)
 
 
 async def _length(port: int, request: bytes) -> int:
