@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
 
 import msgspec
 
@@ -56,6 +55,7 @@ class MissionStatus(StrEnum):
 
 # Made once: to name a member of an enumeration is a look into its class, and these are asked for
 # every token and node.
+_UNENDED = (NodeStatus.WAITING, NodeStatus.RUNNING)
 _UNFINISHED = (MissionStatus.QUEUED, MissionStatus.RUNNING)
 _WITH_RESULT = (NodeStatus.SUCCEEDED, NodeStatus.CACHED, NodeStatus.DEFAULTED)
 
@@ -90,7 +90,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def final(self) -> bool:
-        return self.status not in (NodeStatus.WAITING, NodeStatus.RUNNING)
+        return self.status not in _UNENDED
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -152,8 +152,8 @@ def encode(event: Event, mission_id: str, seq: int) -> bytes:
         case NodeEnded():
             return _encode_node_ended(event, mission_id, seq)
         case NodeRestarted():
-            fields: dict[str, Any] = {"id": event.node_id, "statue": "[RESTARTED]"}
-            return _encoder.encode(fields | _added(mission_id, seq, "restarted"))
+            restarted = _NodeEvent(event.node_id, "[RESTARTED]", mission_id, seq, "restarted")
+            return _encoder.encode(restarted)
         case MissionFinished():
             fields = {"missionId": mission_id, "statue": "[FINISHED]", "seq": seq}
             return _encoder.encode(fields | {"type": "finished", "status": event.status})
@@ -181,6 +181,21 @@ class _TokenEvent(msgspec.Struct):
     type: str
 
 
+class _NodeEvent(msgspec.Struct, omit_defaults=True):
+    """What became of a node; the order of the fields is that of the wire."""
+
+    id: str
+    statue: str
+    missionId: str  # noqa: N815 -- as above
+    seq: int
+    type: str
+    status: NodeStatus | None = None
+    startedAt: int | None = None  # noqa: N815
+    finishedAt: int | None = None  # noqa: N815
+    usage: dict[str, int] | None = None
+    error: Failure | None = None
+
+
 def _encode_token(event: Token, mission_id: str, seq: int) -> bytes:
     choices = (_Choice(event.text, 0, None, event.finish_reason),)
     return _encoder.encode(
@@ -200,19 +215,20 @@ def _encode_token(event: Token, mission_id: str, seq: int) -> bytes:
 def _encode_node_ended(event: NodeEnded, mission_id: str, seq: int) -> bytes:
     outcome = event.outcome
     statue, kind = _STATUE[outcome.status]
-    fields = {"id": event.node_id, "statue": statue, **_added(mission_id, seq, kind)}
-    fields["status"] = outcome.status
-    if outcome.started is not None:
-        fields |= {"startedAt": outcome.started, "finishedAt": outcome.finished}
-    if outcome.usage is not None:
-        fields["usage"] = outcome.usage
-    if outcome.error is not None:
-        fields["error"] = outcome.error
-    return _encoder.encode(fields)
-
-
-def _added(mission_id: str, seq: int, kind: str) -> dict[str, Any]:
-    return {"missionId": mission_id, "seq": seq, "type": kind}
+    return _encoder.encode(
+        _NodeEvent(
+            event.node_id,
+            statue,
+            mission_id,
+            seq,
+            kind,
+            outcome.status,
+            outcome.started,
+            outcome.finished if outcome.started is not None else None,
+            outcome.usage,
+            outcome.error,
+        )
+    )
 
 
 class Batch:

@@ -95,9 +95,8 @@ def _positions(prompt_list: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def _node(prompt: Mapping[str, Any], positions: Mapping[str, int], path: str) -> Node:
     dependencies = _dependencies(prompt, positions, path)
     template = parse_template(prompt["prompt"])
-    known = frozenset(dependencies)
     for name in template.names:
-        if name not in known:
+        if name not in dependencies:
             raise InvalidRequest(
                 f'the placeholder {{{{{name}}}}} names no dependency; add "{name}" to '
                 f"dependenceIdList, or write \\{{{{{name}}}}} for the text itself",
@@ -108,7 +107,7 @@ def _node(prompt: Mapping[str, Any], positions: Mapping[str, int], path: str) ->
         id=prompt["id"],
         model=prompt["mid"],
         template=template,
-        dependencies=dependencies,
+        dependencies=tuple(dependencies),
         params=params,
         timeout=options.get("timeout"),
         retries=int(options.get("retries", DEFAULT_RETRIES)),
@@ -118,20 +117,29 @@ def _node(prompt: Mapping[str, Any], positions: Mapping[str, int], path: str) ->
 
 def _dependencies(
     prompt: Mapping[str, Any], positions: Mapping[str, int], path: str
-) -> tuple[str, ...]:
-    seen: dict[str, None] = {}
-    for index, dependency in enumerate(prompt.get("dependenceIdList") or ()):
-        if dependency not in positions:
-            wrong = f'no prompt with id "{dependency}"'
-        elif dependency == prompt["id"]:
-            wrong = f'the prompt "{dependency}" depends on itself'
-        elif dependency in seen:
-            wrong = f'"{dependency}" is named twice'
-        else:
-            seen[dependency] = None
-            continue
+) -> dict[str, None]:
+    """What the prompt depends on: a set that keeps its order. All at one look when all is well."""
+    named = prompt.get("dependenceIdList") or ()
+    once = dict.fromkeys(named)
+    if len(once) < len(named) or prompt["id"] in once or not once.keys() <= positions.keys():
+        index, wrong = next(_wrong_dependencies(named, prompt["id"], positions))
         raise InvalidRequest(wrong, path=f"{path}.dependenceIdList[{index}]")
-    return tuple(seen)
+    return once
+
+
+def _wrong_dependencies(
+    named: Sequence[str], node_id: str, positions: Mapping[str, int]
+) -> Iterator[tuple[int, str]]:
+    """Where they stand, and what is wrong."""
+    seen: set[str] = set()
+    for index, dependency in enumerate(named):
+        if dependency not in positions:
+            yield index, f'no prompt with id "{dependency}"'
+        elif dependency == node_id:
+            yield index, f'the prompt "{dependency}" depends on itself'
+        elif dependency in seen:
+            yield index, f'"{dependency}" is named twice'
+        seen.add(dependency)
 
 
 def _on_error(value: str | Mapping[str, str]) -> OnError:
@@ -146,6 +154,8 @@ def _refuse_cycles(
     positions: Mapping[str, int],
 ) -> None:
     """Remove nodes without open dependencies until none is left; what stays holds a cycle."""
+    if _in_order(nodes):
+        return
     open_dependencies = {node.id: len(node.dependencies) for node in nodes.values()}
     ready = [node_id for node_id, count in open_dependencies.items() if count == 0]
     while ready:
@@ -161,6 +171,16 @@ def _refuse_cycles(
             f"the dependencies form a cycle: {' -> '.join(cycle)}",
             path=f"promptList[{positions[cycle[0]]}].dependenceIdList",
         )
+
+
+def _in_order(nodes: Mapping[str, Node]) -> bool:
+    """Whether each node stands behind all that it depends on, as in most lists."""
+    before: set[str] = set()
+    for node in nodes.values():
+        if not before.issuperset(node.dependencies):
+            return False
+        before.add(node.id)
+    return True
 
 
 def _walk_cycle(nodes: Mapping[str, Node], stuck: Mapping[str, int]) -> Iterator[str]:

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from vision.missions.events import (
     Failure,
@@ -56,17 +57,21 @@ DEPENDENCY_FAILED = "dependency_failed"
 MISSION_FAILED = "mission_failed"
 CANCELLED_BY_CLIENT = Failure("cancelled", "cancelled by the client")
 
+# Looked up once: to name a member of an enumeration takes longer than to compare with it, and these
+# are asked for several times a node.
+_WAITING, _RUNNING = NodeStatus.WAITING, NodeStatus.RUNNING
+_CANCELLED = NodeStatus.CANCELLED
 
-@dataclass(slots=True)
-class _Progress:
+
+class _Progress(msgspec.Struct):
     """The moving part of one node."""
 
     open_dependencies: int
-    status: NodeStatus = NodeStatus.WAITING
+    status: NodeStatus = _WAITING
     attempt: int = 0
     failures: int = 0
     started: int | None = None
-    texts: list[str] = field(default_factory=list)
+    texts: list[str] = []
     finish_reason: str | None = None
     usage: dict[str, int] | None = None
     question: Question = NOTHING
@@ -155,7 +160,7 @@ class MissionState:
 
     def _ready(self, node_id: str) -> bool:
         progress = self._nodes[node_id]
-        return progress.status is NodeStatus.WAITING and progress.open_dependencies == 0
+        return progress.status is _WAITING and progress.open_dependencies == 0
 
     def _start(self, node_ids: Iterable[str], now: int) -> list[Instruction]:
         """Start nodes that are ready, and those that become ready by results that are kept."""
@@ -166,7 +171,7 @@ class MissionState:
             if not self._ready(node_id):
                 continue  # closed, since one before it failed for good
             node, progress = self._graph.nodes[node_id], self._nodes[node_id]
-            progress.status = NodeStatus.RUNNING
+            progress.status = _RUNNING
             progress.started = progress.started or now
             asked = self._prompts.ask(node)
             if isinstance(asked, Failure):
@@ -209,7 +214,7 @@ class MissionState:
 
     def _current(self, node_id: str, attempt: int) -> bool:
         progress = self._nodes[node_id]
-        return progress.status is NodeStatus.RUNNING and progress.attempt == attempt
+        return progress.status is _RUNNING and progress.attempt == attempt
 
     def _attempted(self, stimulus: Arrived | AttemptSucceeded | AttemptFailed) -> list[Instruction]:
         if not self._current(stimulus.node_id, stimulus.attempt):
@@ -269,12 +274,12 @@ class MissionState:
     # --- ends ------------------------------------------------------------------------------------
 
     def _ended(self, node_id: str) -> bool:
-        return self._nodes[node_id].status not in (NodeStatus.WAITING, NodeStatus.RUNNING)
+        return self._nodes[node_id].status not in (_WAITING, _RUNNING)
 
     def _running(self, node_id: str) -> Outcome:
         progress = self._nodes[node_id]
         return Outcome(
-            NodeStatus.RUNNING,
+            _RUNNING,
             attempts=progress.attempt,
             started=progress.started,
             fingerprint=progress.question.fingerprint,
@@ -293,7 +298,7 @@ class MissionState:
     ) -> list[Instruction]:
         resumed = self._resume(node_id)
         progress = self._nodes[node_id]
-        was_running = progress.status is NodeStatus.RUNNING
+        was_running = progress.status is _RUNNING
         progress.status = status
         self._unfinished -= 1
         outcome = Outcome(
@@ -312,7 +317,7 @@ class MissionState:
         progress.question = NOTHING
         progress.texts.clear()
         log = Log(NodeEnded(node_id, outcome))
-        stop = status is NodeStatus.CANCELLED and was_running
+        stop = status is _CANCELLED and was_running
         return [*resumed, StopAttempt(node_id), log] if stop else [*resumed, log]
 
     def _follow(self, node_id: str, outcome: Outcome, now: int) -> list[Instruction]:
@@ -326,7 +331,7 @@ class MissionState:
     def _after_failure(self, node_id: str, now: int) -> list[Instruction]:
         if self._graph.nodes[node_id].on_error.action == "fail":
             why = f'the mission ended because "{node_id}" failed'
-            return self._close_all(NodeStatus.CANCELLED, Failure(MISSION_FAILED, why), now)
+            return self._close_all(_CANCELLED, Failure(MISSION_FAILED, why), now)
         return self._skip_dependents(node_id, now)
 
     def _release(self, node_id: str) -> list[str]:
@@ -357,12 +362,12 @@ class MissionState:
 
     def _cancel(self, cancel: Cancel) -> list[Instruction]:
         if cancel.node_id is None:
-            cancelled = NodeStatus.CANCELLED
+            cancelled = _CANCELLED
             instructions = self._close_all(cancelled, CANCELLED_BY_CLIENT, cancel.now)
             return [*instructions, *self._finish(MissionStatus.CANCELLED)]
         if self._ended(cancel.node_id):
             return []
-        return self._end(cancel.node_id, NodeStatus.CANCELLED, cancel.now, CANCELLED_BY_CLIENT)
+        return self._end(cancel.node_id, _CANCELLED, cancel.now, CANCELLED_BY_CLIENT)
 
     def _close_all(self, status: NodeStatus, why: Failure, now: int) -> list[Instruction]:
         instructions: list[Instruction] = []

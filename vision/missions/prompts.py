@@ -45,15 +45,16 @@ class Prompts:
 
     def ask(self, node: Node) -> Question | Failure:
         """What the node asks, all of whose dependencies have results; or why it cannot be asked."""
-        length = node.template.length(self.results, node.dependencies)
+        filled = node.template.fill(self.results, node.dependencies)
+        length = filled.length
         if length > MAX_PROMPT_CHARS or self._chars + length > MAX_PROMPTS_CHARS:
             why = (
                 f"with the results of its dependencies the prompt has {length} characters; a node "
                 f"may have {MAX_PROMPT_CHARS}, and all that run at once {MAX_PROMPTS_CHARS}"
             )
             return Failure(PROMPT_TOO_LONG, why)
-        prompt = node.template.render(self.results, node.dependencies)
-        self._chars += len(prompt)
+        prompt = filled.prompt
+        self._chars += length
         return Question(prompt, fingerprint(node, prompt))
 
     def forget(self, question: Question) -> None:
@@ -63,7 +64,6 @@ class Prompts:
     def kept(self, node_id: str, question: Question) -> Outcome | None:
         """The result of the base mission, if the node asks the same as it did there."""
         there = self._base.get(node_id)
-        good = (NodeStatus.SUCCEEDED, NodeStatus.CACHED)
-        if there is None or there.status not in good:
+        if there is None or there.status not in (NodeStatus.SUCCEEDED, NodeStatus.CACHED):
             return None
         return there if there.fingerprint == question.fingerprint else None

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -135,7 +134,7 @@ class MissionRun:
         """A bug in what follows from an attempt would leave the mission hanging: end the run."""
         task = self._attempts[start.node.id]
         try:
-            await self._attempt(start)
+            self.feed(await self._attempt(start))
         except Exception as error:
             if not self.writing.ended.done():
                 self.writing.ended.set_exception(error)
@@ -143,32 +142,35 @@ class MissionRun:
             if self._attempts.get(start.node.id) is task:  # not the next attempt's
                 del self._attempts[start.node.id]
 
-    async def _attempt(self, start: StartAttempt) -> None:
+    async def _attempt(self, start: StartAttempt) -> AttemptSucceeded | AttemptFailed:
+        """Call the model and tell what it brings; how that ended."""
         node_id, attempt = start.node.id, start.attempt
         try:
             if start.delay:
                 await asyncio.sleep(start.delay)
-            await self._stream(start)
+            stream = self._stream(start)
+            try:
+                async for chunks in stream:
+                    self.feed(_arrived(node_id, attempt, chunks))
+                    if self._writer.full:
+                        await self._writer.room()
+            finally:
+                await stream.aclose()
         except VisionError as error:
-            self.feed(_failed(node_id, attempt, error))
+            return _failed(node_id, attempt, error)
         except Exception:
             # A bug of ours costs this node, not the mission and not the process.
             _logger.exception("attempt_crashed", mission=self.writing.mission_id, node=node_id)
             failure = Failure("internal_error", "the server failed; its log has the details")
-            self.feed(AttemptFailed(node_id, attempt, failure, False, None, 0.0, now_ms()))
-        else:
-            self.feed(AttemptSucceeded(node_id, attempt, now_ms()))
+            return AttemptFailed(node_id, attempt, failure, False, None, 0.0, now_ms())
+        return AttemptSucceeded(node_id, attempt, now_ms())
 
-    async def _stream(self, start: StartAttempt) -> None:
+    def _stream(self, start: StartAttempt) -> AsyncGenerator[list[Chunk], None]:
         node = start.node
         route = self._catalog.route(node.model)
         call = node_call(route, start.prompt, node.params)
         timeouts = with_timeout(self._catalog.upstream(route).timeouts, node.timeout)
-        async with aclosing(self._models.stream(call, timeouts)) as stream:
-            async for chunks in stream:
-                self.feed(_arrived(node.id, start.attempt, chunks))
-                if self._writer.full:
-                    await self._writer.room()
+        return self._models.stream(call, timeouts)
 
 
 def _lost_runners(count: int) -> Failure:

@@ -21,6 +21,24 @@ _PLACEHOLDER = re.compile(r"(?P<escape>\\)?\{\{(?P<id>[^{}\r\n]+)\}\}")
 BLANK_LINE = "\n\n"
 
 
+class Filled(msgspec.Struct, frozen=True):
+    """A template with its results, not put together yet: it may be too long for that."""
+
+    before: Sequence[str]  # results that the prompt does not name
+    parts: Sequence[str]  # of the prompt itself
+
+    @property
+    def length(self) -> int:
+        """Characters of the prompt, blank lines and all."""
+        blank_lines = len(BLANK_LINE) * len(self.before)
+        return sum(map(len, self.before)) + blank_lines + sum(map(len, self.parts))
+
+    @property
+    def prompt(self) -> str:
+        """What is sent to the model."""
+        return BLANK_LINE.join([*self.before, "".join(self.parts)])
+
+
 class Template(msgspec.Struct, frozen=True):
     """A prompt, taken apart: literal texts, and between each two of them one placeholder.
 
@@ -30,21 +48,13 @@ class Template(msgspec.Struct, frozen=True):
     texts: tuple[str, ...]
     names: tuple[str, ...]
 
-    def render(self, results: Mapping[str, str], dependencies: Sequence[str]) -> str:
-        """The prompt to send. `results` has the text of every dependency."""
+    def fill(self, results: Mapping[str, str], dependencies: Sequence[str]) -> Filled:
+        """Put the results in. `results` has the text of every dependency."""
         if not self.names:
-            return BLANK_LINE.join([*[results[name] for name in dependencies], self.texts[0]])
+            return Filled([results[name] for name in dependencies], self.texts)
         named = frozenset(self.names)
         before = [results[name] for name in dependencies if name not in named]
-        return BLANK_LINE.join([*before, "".join(self._parts(results))])
-
-    def length(self, results: Mapping[str, str], dependencies: Sequence[str]) -> int:
-        """How long the prompt will be, at most a few blank lines less, without making it."""
-        if not self.names:
-            return sum([len(results[name]) for name in dependencies]) + len(self.texts[0])
-        named = frozenset(self.names)
-        before = sum(len(results[name]) for name in dependencies if name not in named)
-        return before + sum(map(len, self.texts)) + sum(len(results[name]) for name in self.names)
+        return Filled(before, list(self._parts(results)))
 
     def _parts(self, results: Mapping[str, str]) -> Iterator[str]:
         yield self.texts[0]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import structlog
 
 from vision.errors import StaleEpoch, StoreUnavailable
@@ -53,8 +54,7 @@ REST_SECONDS: Final = 0.005
 RETRY_SECONDS: Final = 0.25
 
 
-@dataclass(slots=True)
-class _OpenToken:
+class _OpenToken(msgspec.Struct):
     """Text of one node that still grows while it waits for its write."""
 
     first: Token
@@ -62,6 +62,8 @@ class _OpenToken:
     finish_reason: str | None
 
     def close(self) -> Token:
+        if len(self.texts) == 1:
+            return self.first
         first, text = self.first, "".join(self.texts)
         return Token(first.node_id, first.model, text, self.finish_reason, first.created)
 
