@@ -114,8 +114,12 @@ class MissionState:
         if self.status.final:
             return []
         match stimulus:
-            case Arrived() | AttemptSucceeded() | AttemptFailed():
-                return self._attempted(stimulus)
+            case Arrived():
+                return self._arrived(stimulus) if self._current(stimulus) else []
+            case AttemptSucceeded():
+                return self._succeeded(stimulus) if self._current(stimulus) else []
+            case AttemptFailed():
+                return self._failed(stimulus) if self._current(stimulus) else []
             case Begin():
                 return self._begin(stimulus.now)
             case Cancel():
@@ -212,20 +216,10 @@ class MissionState:
 
     # --- attempts --------------------------------------------------------------------------------
 
-    def _current(self, node_id: str, attempt: int) -> bool:
-        progress = self._nodes[node_id]
-        return progress.status is _RUNNING and progress.attempt == attempt
-
-    def _attempted(self, stimulus: Arrived | AttemptSucceeded | AttemptFailed) -> list[Instruction]:
-        if not self._current(stimulus.node_id, stimulus.attempt):
-            return []
-        match stimulus:
-            case Arrived():
-                return self._arrived(stimulus)
-            case AttemptSucceeded():
-                return self._succeeded(stimulus)
-            case AttemptFailed():
-                return self._failed(stimulus)
+    def _current(self, of: Arrived | AttemptSucceeded | AttemptFailed) -> bool:
+        """Whether the attempt is the one that the node is at."""
+        progress = self._nodes[of.node_id]
+        return progress.status is _RUNNING and progress.attempt == of.attempt
 
     def _arrived(self, arrived: Arrived) -> list[Instruction]:
         progress = self._nodes[arrived.node_id]
@@ -339,11 +333,11 @@ class MissionState:
         if node_id in self._prompts.results or not self.outcomes[node_id].has_result:
             return []  # recalled from an earlier runner, whose dependents are counted, or failed
         self._prompts.results[node_id] = self.outcomes[node_id].content
-        ready = []
+        ready, nodes = [], self._nodes
         for dependent in self._graph.dependents[node_id]:
-            progress = self._nodes[dependent]
-            progress.open_dependencies -= 1
-            if progress.open_dependencies == 0:
+            progress = nodes[dependent]
+            progress.open_dependencies = still_open = progress.open_dependencies - 1
+            if not still_open:
                 ready.append(dependent)
         return ready
 

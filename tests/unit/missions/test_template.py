@@ -10,7 +10,7 @@ from vision.missions.template import parse_template
 
 
 def render(prompt: str, dependencies: tuple[str, ...] = (), **results: str) -> str:
-    return parse_template(prompt).render(results, dependencies or tuple(results))
+    return parse_template(prompt).fill(results, dependencies or tuple(results)).prompt
 
 
 def test_placeholder_is_replaced_by_the_result_wherever_it_stands():

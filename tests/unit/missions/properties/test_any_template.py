@@ -26,7 +26,7 @@ def test_results_stand_where_the_placeholders_were_and_are_as_they_came(
     results = {name: data.draw(_OUTPUT) for _, name in parts}
     prompt = "".join(f"{text}{{{{{name}}}}}" for text, name in parts) + end
     expected = "".join(text + results[name] for text, name in parts) + end
-    assert parse_template(prompt).render(results, list(results)) == expected
+    assert parse_template(prompt).fill(results, list(results)).prompt == expected
 
 
 @given(_OUTPUT | _PLAIN)
@@ -34,14 +34,14 @@ def test_text_in_which_no_placeholder_was_found_is_unchanged_but_for_escapes(tex
     template = parse_template(text)
     assert len(template.texts) == len(template.names) + 1
     if not template.names and "\\{{" not in text:
-        assert template.render({}, ()) == text
+        assert template.fill({}, ()).prompt == text
 
 
 @given(_IDS, _PLAIN)
 def test_escaped_placeholder_comes_out_as_its_text(name: str, text: str):
     template = parse_template(f"{guarded(text)}\\{{{{{name}}}}}")
     assert template.names == ()
-    assert template.render({}, ()) == f"{guarded(text)}{{{{{name}}}}}"
+    assert template.fill({}, ()).prompt == f"{guarded(text)}{{{{{name}}}}}"
 
 
 @given(st.dictionaries(st.sampled_from("abc"), _OUTPUT, min_size=1), _PLAIN)
@@ -49,4 +49,4 @@ def test_results_that_are_not_named_precede_the_prompt_by_a_blank_line(
     results: dict[str, str], text: str
 ):
     expected = "".join(f"{result}\n\n" for result in results.values()) + text
-    assert parse_template(text).render(results, list(results)) == expected
+    assert parse_template(text).fill(results, list(results)).prompt == expected
