@@ -136,6 +136,15 @@ def plain(rig: Rig) -> Iterator[Subject]:
 
 
 @contextmanager
+def raw(rig: Rig) -> Iterator[Subject]:
+    """`benchmarks/raw_relay.py`."""
+    folder, port = _folder(rig), free_port()
+    argv = [sys.executable, "-m", "benchmarks.raw_relay", str(port), rig.base_url]
+    with Running(argv, port, folder / "log", folder=ROOT) as running:
+        yield _gateway("raw Tornado relay, no log", running, UPSTREAM_END)
+
+
+@contextmanager
 def vision(rig: Rig) -> Iterator[Subject]:
     """Our server, its log in the Valkey that it starts."""
     with rig.server(f"--room={ROOM}") as server:
@@ -156,6 +165,7 @@ PEERS: dict[str, Start] = {
     "LiteLLM": litellm,
     "Portkey": portkey,
     "Tornado + openai": plain,
+    "raw Tornado relay": raw,
 }
 
 
