@@ -23,8 +23,18 @@ from statistics import median
 from benchmarks.alone import main
 from benchmarks.graphs import CHAIN, DIAMOND, FAN_OUT, LAYERED, SHORT_CHAIN, WIDE, Shape
 from benchmarks.installed import FAILURES, LANGGRAPH, ROOT, Unusable, reason
-from benchmarks.lateness import Tokens, beside
-from benchmarks.load import Calls, Stream, Target, chat, post, question, spread, stream
+from benchmarks.lateness import Tokens, columns
+from benchmarks.load import (
+    CHUNKS_END,
+    Calls,
+    Stream,
+    Target,
+    chat,
+    post,
+    question,
+    spread,
+    stream,
+)
 from benchmarks.processes import Running, exact_cpus, free_port
 from benchmarks.report import Row, Table
 from benchmarks.rig import HERE, MODEL, Rig, Size, rig
@@ -136,7 +146,7 @@ def langgraph(rig: Rig) -> Iterator[Subject]:
     with Running(argv, port, log, environ=ENVIRON, folder=folder) as running:
         yield Subject(
             "LangGraph's server",
-            lambda shape: _wait(running, shape),
+            lambda shape: _run(running, shape),
             lambda: exact_cpus(running.pid),
             NOTE,
         )
@@ -148,10 +158,10 @@ def mission(server: ServerProcess, shape: Shape) -> Target:
     return post(server.port, path, body, b"[FINISHED]", Authorization=key)
 
 
-def _wait(running: Running, shape: Shape) -> Target:
-    """A run without a thread; the answer is the last state."""
-    body = {"assistant_id": shape.name, "input": {"texts": []}}
-    return post(running.port, "/runs/wait", body, b"]}")
+def _run(running: Running, shape: Shape) -> Target:
+    """A run without a thread; each node's text is an event of the answer."""
+    body = {"assistant_id": shape.name, "input": {"texts": []}, "stream_mode": "updates"}
+    return post(running.port, "/runs/stream", body, CHUNKS_END)
 
 
 async def _calls(port: int) -> list[Stream]:
@@ -174,7 +184,7 @@ async def _large(subject: Subject, shape: Shape, count: int, calls: Sequence[Str
         "children us/node": found.children / nodes * 1e6,
         "wall ms": median(found.seconds) * 1e3,
         "x longest path": median(found.seconds) / (shape.critical_path * _median(calls)),
-        **_first(found, calls),
+        **_tokens(found, calls),
     }
     return Row(f"{subject.name}, {shape.name}", figures)
 
@@ -191,13 +201,13 @@ async def _small(subject: Subject, shape: Shape, count: int, calls: Sequence[Str
     }
     if calls:
         figures["x longest path"] = times.p50 / 1e3 / (shape.critical_path * _median(calls))
-        figures |= _first(found, calls)
-    return Row(f"{subject.name}, {shape.name}", figures, subject.note)
+    return Row(f"{subject.name}, {shape.name}", figures | _tokens(found, calls), subject.note)
 
 
-def _first(found: Measured, calls: Sequence[Stream]) -> dict[str, float]:
-    """The first token of a graph, beside that of one call. Between nodes there are no gaps."""
-    return beside("first", Tokens.of(found.answers).firsts, Tokens.of(calls).firsts)
+def _tokens(found: Measured, calls: Sequence[Stream]) -> dict[str, float]:
+    """When the nodes' texts came, each of which is a token, beside calls one after the other."""
+    between = [call.last - call.sent for call in calls]
+    return columns(Tokens.of(found.answers), Tokens(Tokens.of(calls).firsts, between))
 
 
 async def _measure(subject: Subject, shape: Shape, count: int) -> Measured:

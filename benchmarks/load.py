@@ -17,6 +17,9 @@ from typing import cast
 
 TOKEN = b" tok"  # as `upstream.mjs` writes it
 
+# The very end of an answer in chunks (RFC 9112, section 7.1).
+CHUNKS_END = b"\r\n0\r\n\r\n"
+
 # A stream that is not over by then is a failure of what is measured.
 STREAM_SECONDS = 120.0
 
@@ -58,7 +61,7 @@ def chat_body(tokens: int, gap: int) -> dict[str, object]:
 
 def chat(port: int, tokens: int, gap: int) -> Target:
     """A stream of the upstream itself, to the very end of its last chunk."""
-    return post(port, "/v1/chat/completions", chat_body(tokens, gap), b"\r\n0\r\n\r\n")
+    return post(port, "/v1/chat/completions", chat_body(tokens, gap), CHUNKS_END)
 
 
 @dataclass(slots=True)
