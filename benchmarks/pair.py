@@ -4,8 +4,8 @@
 
 The law: all but the number of processes is the same: nginx as `deploy/nginx.conf` has it, one
 Valkey that the processes share, and room for all streams in each process. Both sites stand side by
-side and are asked in turns, so that what else the machine does meets both. Before each turn the
-upstream itself is read by as many clients, on all cores.
+side and are asked in turns, so that what else the machine does meets both. In each turn the
+upstream itself is read by as many clients, on the same cores.
 
 nginx, Valkey, the upstream and the clients need cores, too. So one process with all of these is
 measured on one core, and on as many cores as two processes have. Beside the tokens that were
@@ -52,6 +52,9 @@ STREAMS = 200
 
 # How long the clients ask in one turn: some thousand missions.
 SECONDS = {Size.QUICK: 1.5, Size.FULL: 5.0}
+
+# How long the upstream itself is read: some hundred streams.
+DIRECT_SECONDS = {Size.QUICK: 0.5, Size.FULL: 1.5}
 
 # Turns of each site with each load: a machine's speed changes within seconds.
 TURNS = {Size.QUICK: 1, Size.FULL: 4}
@@ -133,11 +136,13 @@ class Found:
     used: Used
     cores: int
     came: Tokens
+    direct: Tokens  # as a reader of the upstream itself has them on the same cores
 
     def __add__(self, more: Found) -> Found:
         tokens, lost = self.tokens + more.tokens, self.lost + more.lost
         wall, used, came = self.wall + more.wall, self.used + more.used, self.came + more.came
-        return Found(tokens, lost, wall, used, self.cores, came)
+        direct = self.direct + more.direct
+        return Found(tokens, lost, wall, used, self.cores, came, direct)
 
     @property
     def carried(self) -> float:
@@ -149,7 +154,7 @@ class Found:
         """Tokens a second of all processes, each with a core to itself and nothing to wait for."""
         return len(self.used.servers) * self.tokens / sum(self.used.servers)
 
-    def row(self, subject: str, one: Found, direct: Tokens) -> Row:
+    def row(self, subject: str, one: Found) -> Row:
         """Its figures beside those of one process, and of the upstream itself."""
         others = {
             f"{name} us/token": used / self.tokens * 1e6 for name, used in self.used.others.items()
@@ -162,7 +167,7 @@ class Found:
             "cores busy": self.used.total / self.wall,
             "capacity tokens/s": self.capacity,
             "capacity to one": self.capacity / one.capacity,
-            **columns(self.came, direct),
+            **columns(self.came, self.direct),
         }
         lost = f"{self.lost} tokens lost; " if self.lost else ""
         return Row(subject, figures, lost + self._limit())
@@ -198,22 +203,18 @@ async def run(size: Size) -> list[Table]:
 
 
 async def _compare(made: Rig, subjects: Sequence[Subject], load: Load, size: Size) -> Table:
-    turns, direct = [], Tokens([], [])
-    for _ in range(TURNS[size]):
-        direct += Tokens.of(await _ask(made.direct(load.tokens, 0), SECONDS[size]))
-        turns.append([await _turn(subject, load, SECONDS[size]) for subject in subjects])
-    found = [reduce(add, each) for each in zip(*turns, strict=True)]
-    rows = [
-        each.row(subject.name, found[0], direct)
-        for subject, each in zip(subjects, found, strict=True)
+    turns = [
+        [await _turn(made, subject, load, size) for subject in subjects] for _ in range(TURNS[size])
     ]
+    found = [reduce(add, each) for each in zip(*turns, strict=True)]
+    rows = [each.row(subject.name, found[0]) for subject, each in zip(subjects, found, strict=True)]
     title = f"{STREAMS} streams at once x {load.tokens} tokens, again and again"
     return Table(f"pair-{load.name}", title, rows)
 
 
-async def _turn(subject: Subject, load: Load, seconds: float) -> Found:
+async def _turn(made: Rig, subject: Subject, load: Load, size: Size) -> Found:
     with confined(subject.cores):
-        return await _load(subject.site, load, seconds)
+        return await _load(made, subject.site, load, size)
 
 
 @contextmanager
@@ -256,15 +257,16 @@ def _target(site: Site, tokens: int) -> Target:
     return replace(generate(site.servers[0], tokens, 0), port=site.front)
 
 
-async def _load(site: Site, load: Load, seconds: float) -> Found:
-    """A site that is warm, asked by all clients."""
+async def _load(made: Rig, site: Site, load: Load, size: Size) -> Found:
+    """The upstream itself, then a site that is warm, asked by all clients."""
+    direct = await _ask(made.direct(load.tokens, 0), DIRECT_SECONDS[size])
     await streams(_target(site, WARM_UP_TOKENS), STREAMS)
     before, begin = site.used(), time.perf_counter()
-    found = await _ask(_target(site, load.tokens), seconds)
+    found = await _ask(_target(site, load.tokens), SECONDS[size])
     used, wall = site.used() - before, time.perf_counter() - begin
     tokens = sum(each.tokens for each in found)
     lost, cores = len(found) * load.tokens - tokens, len(os.sched_getaffinity(0))
-    return Found(tokens, lost, wall, used, cores, Tokens.of(found))
+    return Found(tokens, lost, wall, used, cores, Tokens.of(found), Tokens.of(direct))
 
 
 async def _ask(target: Target, seconds: float) -> list[Stream]:
