@@ -59,7 +59,7 @@ class Models:
         """The answer as it comes; one list holds all that arrived in one read, never empty.
 
         For one prompt and one result. With `best_of` the answer can only come whole: one chunk.
-        Raises ModelError. Use it in `contextlib.aclosing`, so that leaving closes it at once.
+        Raises ModelError. Who leaves it before its end has to `aclose` it, which closes the socket.
         """
         if call.n != 1 or isinstance(call.body.get("prompt"), list | tuple):
             raise ValueError("a stream has one prompt and one result")
