@@ -22,9 +22,9 @@ from vision.errors import StoreUnavailable
 from vision.redis_edge import unavailable
 from vision.redis_trips import Command, by_name, trips
 
-# Callers that share one trip: enough that the cost of a trip is hardly seen, and so few that the
-# first of many are soon on their way, instead of all of them together at the end.
-MAX_CALLERS: Final = 16
+# Callers that share one trip, and its failure. Sixteen hide its cost as well, but of a hundred
+# missions at once the last have to wait for seven trips then, three times over.
+MAX_CALLERS: Final = 64
 
 
 class BatchedRedis:
