@@ -32,7 +32,7 @@ class Load:
 
 
 LOADS = {
-    Size.QUICK: Load(2_000, ping=5, seconds=5),
+    Size.QUICK: Load(2_000, ping=3, seconds=3),
     Size.FULL: Load(10_000, ping=15, seconds=30),  # the default of `ping-interval`, twice
 }
 

@@ -24,7 +24,7 @@ from benchmarks.rig import Rig, Size, rig
 # Requests in a row to one of the two: some milliseconds, far below any keep-alive.
 BLOCK = 20
 
-BLOCKS = {Size.QUICK: 15, Size.FULL: 150}
+BLOCKS = {Size.QUICK: 8, Size.FULL: 150}
 
 # The first request of LiteLLM takes a second, since it imports more; pools fill in the first ten.
 WARM_UP = 40

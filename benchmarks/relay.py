@@ -52,7 +52,7 @@ class Load:
 
 
 LOADS = {
-    Size.QUICK: (Load("relay-paced", 100, 50, 20), Load("relay-burst", 50, 100, 0)),
+    Size.QUICK: (Load("relay-paced", 100, 50, 20), Load("relay-burst", 50, 80, 0)),
     Size.FULL: (Load("relay-paced", 100, 100, 20), Load("relay-burst", 50, 200, 0)),
 }
 

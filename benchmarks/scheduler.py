@@ -22,8 +22,8 @@ from benchmarks.rig import Size
 from benchmarks.schedulers import OURS, PEERS, rows
 from benchmarks.timing import Work
 
-# Nodes of each shape in all: a second for the slowest.
-NODES = {Size.QUICK: 2_000, Size.FULL: 30_000}
+# Nodes of each shape in all: half a second for the slowest.
+NODES = {Size.QUICK: 1_000, Size.FULL: 30_000}
 
 # A node that takes time: short, so that what a scheduler adds is seen.
 NODE_SECONDS = 0.010
