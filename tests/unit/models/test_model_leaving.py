@@ -40,18 +40,18 @@ async def test_each_timeout_says_which_and_closes_the_socket(
 
 @pytest.mark.gen_test
 async def test_a_stream_that_goes_on_outlasts_the_idle_timeout(io_loop, there):
-    there.upstream.on("long", Reply(tokens=12, delay=0.05))
-    chunks = await there.collect(there.call("long"), replace(PATIENT, idle=0.3))
-    assert sum(bool(chunk.text) for chunk in chunks) == 12
+    there.upstream.on("long", Reply(tokens=30, delay=0.05))
+    chunks = await there.collect(there.call("long"), replace(PATIENT, idle=1.0))
+    assert sum(bool(chunk.text) for chunk in chunks) == 30
 
 
 @pytest.mark.gen_test
 async def test_a_reader_that_takes_its_time_is_no_idle_upstream(io_loop, there):
     there.upstream.on("long", Reply(tokens=12, delay=0.05))
-    timeouts = replace(PATIENT, idle=0.3)
+    timeouts = replace(PATIENT, idle=1.0)
     async with aclosing(there.models.stream(there.call("long"), timeouts)) as stream:
         await anext(stream)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.2)
         rest = [chunk async for chunks in stream for chunk in chunks]
     assert "".join(chunk.text for chunk in rest).endswith("word11 ")
 
@@ -82,10 +82,12 @@ async def test_the_connect_timeout_says_so(io_loop, deaf):
 
 @pytest.mark.gen_test
 async def test_waiting_for_a_slot_does_not_count(io_loop, there):
-    there.upstream.on("long", Reply(before_headers=0.3))
-    brief = replace(PATIENT, first_token=0.5, total=0.7)
-    asked = [there.collect(there.call(f"long {number}"), brief) for number in range(9)]
-    assert len(await asyncio.gather(*asked)) == 9
+    # Eight rounds of three: the last waits for 1.4 s, and a busy machine may be late by a second.
+    there.upstream.on("long", Reply(before_headers=0.2))
+    brief = replace(PATIENT, first_token=1.4, total=1.4)
+    async with asyncio.TaskGroup() as group:
+        for number in range(24):
+            group.create_task(there.collect(there.call(f"long {number}"), brief))
     assert there.upstream.most_running == 3
 
 
@@ -157,7 +159,7 @@ async def test_cancelling_while_connecting_gives_the_slot_back(io_loop, deaf):
     assert scene.slots.running == 1
     began = time.monotonic()
     await cancelled(task)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2
     assert scene.slots.running == 0
     await scene.models.close()
 
