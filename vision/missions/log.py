@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
@@ -77,14 +77,13 @@ def decode_spec(spec: bytes) -> Spec:
     return _spec_decoder.decode(spec)
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True):
     """Consecutive events of one mission, with the outcomes that they tell of."""
 
     mission_id: str
     epoch: int
     batch: Batch
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcome] = msgspec.field(default_factory=dict)
     status: MissionStatus | None = None  # set with the mission's last event
     finished: int = 0  # milliseconds since the epoch, with `status`
 

@@ -129,8 +129,7 @@ class Writing:
         return append
 
 
-@dataclass(frozen=True, slots=True)
-class _Write:
+class _Write(msgspec.Struct, frozen=True):
     """One append on its way, and who waits for it."""
 
     writing: Writing
