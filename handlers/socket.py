@@ -40,6 +40,9 @@ _logger = structlog.get_logger(__name__)
 # Each is a task and a bounded queue; a page that shows more at once is hard to imagine.
 MAX_SUBSCRIPTIONS: Final = 256
 
+# A look and a ping each `ping-interval`: the third silent look comes after two unanswered pings.
+MOST_SILENT_LOOKS: Final = 2
+
 # Codes from 3000 to 3499 ask the client to connect again; those from 3500 to 3999 would be final.
 GOING_AWAY: Final = 3001
 
@@ -55,7 +58,8 @@ class SocketHandler(RefusingHandler, WebSocketHandler):
         self.connections = context.connections
         self._held = ExitStack()
         self._buyers: set[str] = set()
-        self._heard_at = 0.0
+        self._silent_looks = 0  # in a row
+        self._looked_at = 0.0
         self._next_look: asyncio.TimerHandle | None = None
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._cancel_on_close: set[str] = set()
@@ -115,26 +119,32 @@ class SocketHandler(RefusingHandler, WebSocketHandler):
 
     def open(self, *_: str) -> None:
         self._outlet = Outlet(cast("WebSocketProtocol13", self.ws_connection).stream)
-        self._heard()
-        self._look()
+        self._look_later()
 
     def on_pong(self, _: bytes) -> None:
         self._heard()
 
     def _heard(self) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        self._silent_looks = 0
 
     def _look(self) -> None:
         """Let go of a client that answers no pings. One that is still taking what was sent to it
         cannot have seen the ping behind it: `WRITE_SECONDS` is for that one.
+
+        Looks are counted, not seconds: a process that was frozen has yet to read the answers.
         """
-        interval = self.services.settings.ping_interval
-        loop = asyncio.get_running_loop()
-        heard = max(self._heard_at, self._outlet.sent_at)
-        if not self._outlet.blocked and loop.time() - heard > 2 * interval:
+        if self._outlet.blocked or self._outlet.sent_at > self._looked_at:
+            self._heard()
+        self._silent_looks += 1
+        if self._silent_looks > MOST_SILENT_LOOKS:
             self._outlet.close()
         else:
-            self._next_look = loop.call_later(interval, self._look)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        loop, interval = asyncio.get_running_loop(), self.services.settings.ping_interval
+        self._looked_at = loop.time()
+        self._next_look = loop.call_later(interval, self._look)
 
     def on_close(self) -> None:
         if self._next_look is not None:
