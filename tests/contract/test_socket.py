@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +14,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.contract.conftest import KEY, Api, chat, contents_of
 from tests.upstream import NEVER, Reply, ScriptedUpstream
-from vision.settings import Settings
 
 PATH = "/api/completion/ws"
 pytestmark = pytest.mark.gen_test
@@ -123,18 +121,6 @@ async def test_subscribing_at_the_end_says_that_it_is_over(api: Api, base_url: s
         pong = await socket.ask(type="ping")
 
     assert (answer["over"], pong["type"]) == (True, "pong")
-
-
-async def test_a_process_that_was_frozen_does_not_take_its_clients_for_gone(
-    api: Api, base_url: str, settings: Settings
-) -> None:
-    async with open_socket(base_url) as socket:
-        await asyncio.sleep(settings.ping_interval)
-        time.sleep(5 * settings.ping_interval)  # noqa: ASYNC251 -- as SIGSTOP and SIGCONT do it
-        await asyncio.sleep(3 * settings.ping_interval)
-        pong = await socket.ask(type="ping")
-
-    assert pong["type"] == "pong"
 
 
 async def test_unsubscribe_stops_the_events_and_not_the_mission(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,23 +121,41 @@ async def test_one_key_cannot_use_up_a_process(
     assert [m["code"] for m in messages if m["type"] == "error"] == ["limit_reached"]
 
 
-@pytest.mark.gen_test(timeout=60)
-async def test_a_socket_that_answers_no_ping_is_closed(
-    data_dir: Path, tmp_path: Path, upstream: UpstreamProcess
-) -> None:
+@pytest.fixture
+def pinging(data_dir: Path, tmp_path: Path, upstream: UpstreamProcess) -> Iterator[ServerProcess]:
+    """A server that sends a ping each half second."""
     models = upstream.write_models(tmp_path / "models.toml")
-    flags = [f"--models={models}", "--ping-interval=0.5"]
-    server = await asyncio.to_thread(ServerProcess, data_dir, *flags)
-    with server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(
-            b"GET /api/completion/ws HTTP/1.1\r\nHost: x\r\nAuthorization: Vision chat\r\n"
-            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        await reader.readuntil(b"\r\n\r\n")
+    with ServerProcess(data_dir, f"--models={models}", "--ping-interval=0.5") as server:
+        yield server
 
-        async with asyncio.timeout(10):
-            await reader.read()  # pings, and then the end
 
-        writer.close()
+@pytest.mark.gen_test(timeout=60)
+async def test_a_socket_that_answers_no_ping_is_closed(pinging: ServerProcess) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", pinging.port)
+    writer.write(
+        b"GET /api/completion/ws HTTP/1.1\r\nHost: x\r\nAuthorization: Vision chat\r\n"
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    await reader.readuntil(b"\r\n\r\n")
+
+    async with asyncio.timeout(10):
+        await reader.read()  # pings, and then the end
+
+    writer.close()
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_process_that_was_frozen_does_not_take_its_clients_for_gone(
+    pinging: ServerProcess,
+) -> None:
+    url = pinging.base_url.replace("http", "ws") + "/api/completion/ws"
+    async with connect(url, additional_headers=KEY, proxy=None) as client:
+        os.kill(pinging.pid, signal.SIGSTOP)
+        await asyncio.sleep(2.5)  # five intervals, in which it sends no ping and reads no pong
+        os.kill(pinging.pid, signal.SIGCONT)
+        await asyncio.sleep(1.5)  # three, in which it looks whether its clients are there
+        await client.send('{"type": "ping"}')
+        answer = json.loads(await client.recv())
+
+    assert answer["type"] == "pong"

@@ -86,8 +86,11 @@ async def test_waiting_for_a_slot_does_not_count(io_loop, there):
     there.upstream.on("long", Reply(before_headers=0.2))
     brief = replace(PATIENT, first_token=1.4, total=1.4)
     async with asyncio.TaskGroup() as group:
-        for number in range(24):
+        asked = [
             group.create_task(there.collect(there.call(f"long {number}"), brief))
+            for number in range(24)
+        ]
+    assert all(answer.result() for answer in asked)
     assert there.upstream.most_running == 3
 
 
@@ -159,7 +162,7 @@ async def test_cancelling_while_connecting_gives_the_slot_back(io_loop, deaf):
     assert scene.slots.running == 1
     began = time.monotonic()
     await cancelled(task)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 0.5
     assert scene.slots.running == 0
     await scene.models.close()
 
