@@ -51,6 +51,14 @@ class Outlet:
             self._pending.exception()  # seen: it may be that nobody waits
         return False
 
+    def follow(self, written: asyncio.Future[None]) -> bool:
+        """Go on behind something that Tornado writes itself; as `put` of it would answer."""
+        self._pending = written
+        if not written.done() or written.exception() is not None:
+            return False
+        self.sent_at = self._loop.time()
+        return True
+
     async def drained(self) -> None:
         """Until all is taken. Raises StreamClosedError and TimeoutError."""
         if self._pending is None:

@@ -4,10 +4,8 @@ The law: what goes out is what is in the log, batch by batch, and no batch follo
 client's socket has not taken, so a slow client costs a bounded amount of memory. A client that
 leaves does not end a mission unless it said so.
 
-While nothing happens, heartbeats keep proxies and clients from giving up: a comment in SSE; a
-single space in NDJSON, which JSON parsers skip as white space before the next line's object.
-
-Sources: WHATWG HTML, section 9.2 (server-sent events); nginx, `X-Accel-Buffering`.
+Sources: WHATWG HTML, section 9.2 (server-sent events, and the 204 that ends them); nginx,
+`X-Accel-Buffering`.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from handlers.api import MAX_DIGITS, ApiHandler
-from handlers.outlet import Outlet, Sink
+from handlers.body import StreamedBody
 from vision.errors import VisionError
 from vision.missions.watch import Watch
 
@@ -32,7 +30,6 @@ class StreamHandler(ApiHandler):
     """A handler that pushes a mission's events until its end or the client's."""
 
     _push: asyncio.Task[None] | None = None
-    _beats: asyncio.Handle | None = None
     _complete = False
     _dismissed = False
 
@@ -75,48 +72,23 @@ class StreamHandler(ApiHandler):
         self.set_header("X-Mission-Id", mission_id)
 
     async def _run(self, watch: Watch) -> None:
-        connection = cast("HTTP1Connection", self.request.connection)
-        try:
-            # The headers, before there is any event. A small write is not to wait for the
-            # acknowledgement of the one before it.
-            connection.stream.set_nodelay(True)
-            await self.flush()
-            outlet = Outlet(connection.stream)
-            # Tornado, too, sends chunks (RFC 9112, section 7.1) to clients of HTTP/1.1 only.
-            chunked = chunk if self.request.version == "HTTP/1.1" else bytes
-            sse = self.wants_sse()
-            heartbeat = chunked(b": heartbeat\n\n" if sse else b" ")
-            self._beat(outlet, heartbeat)
-            await watch.push(
-                Sink(outlet, lambda batch: chunked(batch.sse if sse else batch.ndjson))
-            )
-            self._complete = True
-        except (StreamClosedError, TimeoutError):
-            # Gone, or as good as gone: free the connection. The mission goes on.
-            connection.stream.close()
-        except VisionError as error:
-            # The mission expired while it was watched: no proper end, since there was none.
-            self.log_exception(None, error, None)
-            connection.stream.close()
-        finally:
-            if self._beats is not None:
-                self._beats.cancel()
-
-    def _beat(self, outlet: Outlet, heartbeat: bytes) -> None:
-        """Send a heartbeat when nothing was sent for long; look again when that may be so."""
-        loop = asyncio.get_running_loop()
         interval = self.services.settings.ping_interval
-        due = outlet.sent_at + interval
-        if loop.time() >= due:
-            if not outlet.blocked:  # else the client is still taking what was sent before
-                outlet.put(heartbeat)
-            due = loop.time() + interval
-        self._beats = loop.call_at(due, self._beat, outlet, heartbeat)
+        with closing(StreamedBody(self, sse=self.wants_sse(), interval=interval)) as body:
+            try:
+                await watch.push(body)
+                self._complete = True
+            except (StreamClosedError, TimeoutError):
+                # Gone, or as good as gone: free the connection. The mission goes on.
+                self._drop()
+            except VisionError as error:
+                if not body.begun:
+                    raise
+                # The mission expired while it was watched: no proper end, since there was none.
+                self.log_exception(None, error, None)
+                self._drop()
 
-
-def chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body; nothing for no data, since an empty chunk ends the body."""
-    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+    def _drop(self) -> None:
+        cast("HTTP1Connection", self.request.connection).stream.close()
 
 
 class StreamGenerateHandler(StreamHandler):

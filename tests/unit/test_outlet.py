@@ -12,7 +12,6 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from handlers import outlet as outlet_module
 from handlers.outlet import Outlet
-from handlers.stream import chunk
 
 # More than the kernel holds for a client that reads nothing.
 MUCH = b"x" * 8_000_000
@@ -93,8 +92,3 @@ async def test_client_that_has_left_takes_nothing_and_raises_only_where_it_is_wa
     assert not ends.outlet.put(b"hello")
     with pytest.raises(StreamClosedError):
         await ends.outlet.drained()
-
-
-def test_chunks_say_their_length_and_nothing_makes_none():
-    assert chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
-    assert chunk(b"") == b""

@@ -50,6 +50,10 @@ BUSY: Final = 4
 # its reader sees 20 ms at best.
 REST_SECONDS: Final = 0.005
 
+# That a node has begun waits so long for something to be written with: usually its first token.
+# What a crash loses meanwhile is the count of an attempt that has brought nothing.
+BEGUN_SECONDS: Final = 0.1
+
 # While Redis is away: soon enough to go on without a visible pause, slow enough not to be a load.
 RETRY_SECONDS: Final = 0.25
 
@@ -88,6 +92,11 @@ class Writing:
 
     def __post_init__(self) -> None:
         self.pen = self.mission_id, self.epoch
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._outcomes or self._events)
 
     def put(self, event: Event | NodeStarted) -> None:
         """Add an event. Text of a node that waits already grows; order within a node is kept."""
@@ -151,6 +160,8 @@ class LogWriter:
         # By mission and epoch: a runner and one who cancels may hold pens on one mission for a
         # while, and each has to learn whether its own still writes.
         self._dirty: dict[tuple[str, int], Writing] = {}
+        self._begun: dict[tuple[str, int], Writing] = {}  # where nothing else was to be written
+        self._due: asyncio.Handle | None = None  # when they are written at the latest
         self._wake = asyncio.Event()
         self._pending_chars = 0
         self._has_room = asyncio.Event()
@@ -161,6 +172,9 @@ class LogWriter:
     def put(self, writing: Writing, event: Event | NodeStarted) -> None:
         """Take an event to be logged and then published. Never waits; see `room`."""
         writing.put(event)
+        if isinstance(event, NodeStarted):
+            self._put_off(writing)
+            return
         self._dirty[writing.pen] = writing
         self._wake.set()
         if isinstance(event, Token):
@@ -168,8 +182,22 @@ class LogWriter:
             if self._pending_chars > MAX_PENDING_CHARS:
                 self._has_room.clear()
 
+    def _put_off(self, writing: Writing) -> None:
+        self._begun[writing.pen] = writing
+        if self._due is None:
+            loop = asyncio.get_running_loop()
+            self._due = loop.call_later(BEGUN_SECONDS, self._write_begun)
+
+    def _write_begun(self) -> None:
+        """Write what has not been written with anything else meanwhile."""
+        begun, self._begun, self._due = self._begun, {}, None
+        self._dirty.update((pen, writing) for pen, writing in begun.items() if writing.waits)
+        if self._dirty:
+            self._wake.set()
+
     def drop(self, writing: Writing) -> None:
         """Forget what a runner that has lost its mission still wanted to write."""
+        self._begun.pop(writing.pen, None)
         if self._dirty.pop(writing.pen, None) is not None:
             self._shrink(writing.chars)
             writing.chars = 0

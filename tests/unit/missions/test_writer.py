@@ -20,7 +20,6 @@ from tests.unit.missions.writing import (
 )
 from vision.missions import writer as writer_module
 from vision.missions.events import (
-    Batch,
     MissionStatus,
     NodeRestarted,
     NodeStarted,
@@ -28,10 +27,7 @@ from vision.missions.events import (
     Outcome,
 )
 from vision.missions.log import MissionLog
-from vision.missions.writer import BUSY, LogWriter
-
-NEVER = 3600.0
-PATIENCE = 10.0
+from vision.missions.writer import LogWriter
 
 # --- batches --------------------------------------------------------------------------------------
 
@@ -125,72 +121,6 @@ async def test_missions_are_written_together_and_do_not_mix(
             writer.put(writing, token(writing.mission_id, text))
     await asyncio.gather(*map(writer.settled, writings))
     assert sorted(published.all) == [["x:12"], ["y:12"], ["z:12"]]
-
-
-@pytest.mark.gen_test
-async def test_busy_writer_rests_after_a_write_so_that_the_next_one_is_larger(
-    log: MissionLog, writer: LogWriter, published: Published, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(writer_module, "REST_SECONDS", NEVER)
-    writings = [await open_writing(log, str(number)) for number in range(BUSY)]
-    for writing in writings:
-        writer.put(writing, token("a", "1"))
-    async with asyncio.timeout(PATIENCE):
-        while len(published.batches) < BUSY:
-            await asyncio.sleep(0.001)
-    for writing in writings:
-        writer.put(writing, token("a", "2"))
-    await in_flight()
-    assert writer.writes == 1
-
-
-@pytest.mark.gen_test
-async def test_writer_that_never_comes_to_a_pause_rests_too(
-    log: MissionLog, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(writer_module, "REST_SECONDS", NEVER)
-    rests = asyncio.Event()
-    writing = await open_writing(log)
-
-    def more_to_write(mission_id: str, batch: Batch) -> None:
-        writer.put(writing, token("a", "1"))
-        if writer.writes == BUSY:
-            rests.set()
-
-    writer = LogWriter(log, more_to_write)
-    running = asyncio.create_task(writer.run())
-    writer.put(writing, token("a", "1"))
-    async with asyncio.timeout(PATIENCE):
-        await rests.wait()
-    await in_flight()
-    assert writer.writes == BUSY
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-
-
-@pytest.mark.gen_test
-async def test_writer_that_pauses_now_and_then_writes_at_once(
-    log: MissionLog, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(writer_module, "REST_SECONDS", NEVER)
-    writing = await open_writing(log)
-    async with asyncio.timeout(PATIENCE):
-        for _ in range(2 * BUSY):
-            writer.put(writing, token("a", "1"))
-            await writer.settled(writing)
-
-
-@pytest.mark.gen_test
-async def test_writer_that_is_not_busy_writes_at_once(
-    log: MissionLog, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(writer_module, "REST_SECONDS", NEVER)
-    writings = [await open_writing(log, str(number)) for number in range(BUSY - 1)]
-    for text in "12":
-        for writing in writings:
-            writer.put(writing, token("a", text))
-        async with asyncio.timeout(PATIENCE):
-            await asyncio.gather(*map(writer.settled, writings))
 
 
 # --- ends -----------------------------------------------------------------------------------------
