@@ -12,7 +12,7 @@ event that the end of the stream left without its blank line is given, since som
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from vision.models.failures import garbled
 
@@ -22,7 +22,7 @@ MAX_EVENT_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
-class SseEvent(NamedTuple):
+class SseEvent(msgspec.Struct, frozen=True):
     """One event: its type (`message` when the stream gave none) and its data, undecoded."""
 
     name: str
@@ -123,11 +123,12 @@ def _plain(read: bytes) -> list[SseEvent] | None:
 
     None when it is of any other form, which the decoder then takes line by line.
     """
-    if not read.endswith(b"\n\n") or b"\r" in read:
+    texts = read.split(b"\n\n")
+    if texts.pop() or b"\r" in read:
         return None
     events: list[SseEvent] = []
-    for text in read[:-2].split(b"\n\n"):
-        if not text.startswith(b"data: ") or b"\n" in text:
+    for text in texts:
+        if text[:6] != b"data: " or b"\n" in text:
             return None
         events.append(SseEvent("message", text[6:]))
     return events
