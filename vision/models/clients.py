@@ -122,10 +122,14 @@ class Client:
             raise without_key(self._translate(error, timeouts), key) from error
 
     async def close(self) -> None:
-        """Closes all connections; calls that still run fail."""
+        """Closes all connections; calls that still run fail, and those that wait or come later."""
+        self._endpoint = self._nowhere
         connections, self._connections = self._connections, None
         if connections is not None:
             await connections.close()
+
+    async def _nowhere(self) -> Endpoint:
+        raise unreachable(self.name, "its connections are closed")
 
     async def _current(self) -> _Connections:
         endpoint = await self._endpoint()

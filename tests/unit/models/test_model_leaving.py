@@ -137,6 +137,21 @@ async def test_closing_the_stream_in_the_middle_closes_the_socket(io_loop, there
 
 
 @pytest.mark.gen_test
+async def test_closing_fails_those_that_run_and_those_that_wait_for_a_slot(io_loop, there):
+    there.upstream.on("go", Reply(before_headers=NEVER))
+    running = [
+        await started(there.upstream, there.failure_of(there.call("go")), number + 1)
+        for number in range(3)
+    ]
+    waiting = asyncio.ensure_future(there.failure_of(there.call("late")))
+    await asyncio.sleep(0)  # it runs to its first wait
+    await there.models.close()
+    errors = await asyncio.gather(*running, waiting)
+    assert {error.code for error in errors} == {"upstream_unreachable"}
+    assert len(there.upstream.requests) == 3
+
+
+@pytest.mark.gen_test
 async def test_cancelling_one_that_waits_for_a_slot_never_reaches_the_upstream(io_loop, there):
     there.upstream.on("go", Reply(before_headers=NEVER))
     tasks = [
