@@ -15,7 +15,7 @@ from contextlib import closing
 from typing import Final, cast
 
 from tornado.http1connection import HTTP1Connection
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 
 from handlers.api import MAX_DIGITS, ApiHandler
 from handlers.body import StreamedBody
@@ -40,6 +40,8 @@ class StreamHandler(ApiHandler):
                 # Nothing is left to tell. 204 is what keeps an EventSource from asking again.
                 self.set_status(204)
                 return True
+            if self._socket.closed():
+                return False  # it left while the mission was accepted or looked for
             with self.connections.hold(self.owner, self._dismiss):
                 # A stream has no end of its own to wait for: it is dismissed, not waited for.
                 self.connections.leave(self)
@@ -79,16 +81,23 @@ class StreamHandler(ApiHandler):
                 self._complete = True
             except (StreamClosedError, TimeoutError):
                 # Gone, or as good as gone: free the connection. The mission goes on.
-                self._drop()
+                self._socket.close()
             except VisionError as error:
                 if not body.begun:
                     raise
                 # The mission expired while it was watched: no proper end, since there was none.
                 self.log_exception(None, error, None)
-                self._drop()
+                self._socket.close()
 
-    def _drop(self) -> None:
-        cast("HTTP1Connection", self.request.connection).stream.close()
+    def on_finish(self) -> None:
+        super().on_finish()
+        if self._push is not None and self.request.version != "HTTP/1.1":
+            # A body without chunks ends with its connection, even where that was to be kept.
+            self._socket.close()
+
+    @property
+    def _socket(self) -> IOStream:
+        return cast("HTTP1Connection", self.request.connection).stream
 
 
 class StreamGenerateHandler(StreamHandler):

@@ -11,7 +11,10 @@ import pytest
 
 from tests.contract.conftest import KEY, Api, chat, events_of
 from tests.upstream import NEVER, Reply, ScriptedUpstream
+from vision.missions import writer as writer_module
 from vision.missions.log import Spec, encode_spec
+from vision.missions.service import Missions
+from vision.missions.watch import Watch
 from vision.services import Services
 
 PATH = "/api/completion/cancel"
@@ -173,3 +176,29 @@ async def test_on_disconnect_decides_what_a_leaving_client_does(
 
     assert answer["status"] == ("cancelled" if ends else "succeeded")
     assert len(upstream.closed) == ends
+
+
+async def test_client_that_leaves_while_its_mission_is_accepted_ends_it_too(
+    api: Api, upstream: ScriptedUpstream, base_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.on("silent", Reply(before_headers=NEVER))
+    left, accept = asyncio.Event(), Missions.start_watched
+
+    async def slowly(missions: Missions, *given: Any, **options: Any) -> tuple[str, Watch]:
+        accepted = await accept(missions, *given, **options)
+        await left.wait()
+        return accepted
+
+    monkeypatch.setattr(Missions, "start_watched", slowly)
+    monkeypatch.setattr(writer_module, "BEGUN_SECONDS", 3600.0)  # nothing is to be told by chance
+    async with aiohttp.ClientSession(headers=KEY) as session:
+        body = {"promptList": [chat("a", "silent")], "onDisconnect": "cancel"}
+        path = f"{base_url}/api/completion/st/generate"
+        asking = asyncio.create_task(session.post(path, json=body))
+        await upstream.wait_requests(1)
+        asking.cancel()
+        await asyncio.wait({asking})
+    await asyncio.sleep(0.05)  # the server sees its end of the connection closed
+    left.set()
+
+    await upstream.wait_closed(1)

@@ -140,6 +140,20 @@ async def test_a_silent_event_stream_has_comments_as_heartbeats(
     assert contents_of([event for _, event in sse_of(response.body)]) == {"a": "late"}
 
 
+async def test_a_body_without_chunks_ends_with_its_connection(api: Api, base_url: str) -> None:
+    """A client of HTTP/1.0 that wants to keep the connection has no other end to wait for."""
+    body = json.dumps({"promptList": [chat("a", "hi")]})
+    head = [f"POST {PATH} HTTP/1.0", "Connection: keep-alive", f"Content-Length: {len(body)}"]
+    head += [f"{name}: {value}" for name, value in KEY.items()]
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(base_url.rpartition(":")[2]))
+    writer.write("\r\n".join([*head, "", body]).encode())
+
+    answer = await asyncio.wait_for(reader.read(), 5)
+
+    writer.close()
+    assert contents_of(events_of(answer.partition(b"\r\n\r\n")[2])) == {"a": "echo: hi"}
+
+
 async def test_characters_that_were_cut_between_two_reads_arrive_whole(
     api: Api, upstream: ScriptedUpstream
 ) -> None:

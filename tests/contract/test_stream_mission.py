@@ -7,9 +7,12 @@ import json
 
 import aiohttp
 import pytest
+from redis.asyncio import Redis
 
+from handlers import body as body_module
 from tests.contract.conftest import KEY, Api, chat, contents_of, events_of, sse_of
-from tests.upstream import Reply, ScriptedUpstream
+from tests.upstream import NEVER, Reply, ScriptedUpstream
+from vision.services import Services
 
 PATH = "/api/completion/st/mission"
 pytestmark = pytest.mark.gen_test
@@ -111,6 +114,30 @@ async def test_an_unknown_mission_is_404_and_says_so(api: Api) -> None:
     assert response.code == answer["statusCode"] == 404
     assert answer["error"]["code"] == "unknown_mission"
     assert answer["error"]["path"] == "missionId"
+
+
+async def test_a_mission_that_redis_loses_before_anything_was_sent_is_404_too(
+    api: Api,
+    services: Services,
+    upstream: ScriptedUpstream,
+    client: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(body_module, "HEAD_SECONDS", 3600.0)
+    upstream.on("silent", Reply(before_headers=NEVER))
+    mission_id = await api.generate([chat("n", "silent")])
+    watching = asyncio.create_task(api.get(f"{PATH}?missionId={mission_id}"))
+    async with asyncio.timeout(5):
+        while mission_id not in services.missions._hub._feeds:
+            await asyncio.sleep(0.001)
+    await client.delete(*await client.keys(f"vision:{{{mission_id}}}:*"))
+
+    services.missions._hub.look(mission_id)
+
+    response = await watching
+    assert response.code == 404
+    assert json.loads(response.body)["error"]["code"] == "unknown_mission"
+    assert "X-Mission-Id" not in response.headers
 
 
 async def test_a_cursor_beyond_the_end_is_refused(api: Api) -> None:

@@ -58,9 +58,10 @@ class Client:
     async def hears_nothing(self) -> bool:
         try:
             async with asyncio.timeout(0.05):
-                return not await self.reader.read(1)
+                await self.reader.read(1)
         except TimeoutError:
             return True
+        return False
 
 
 @asynccontextmanager
@@ -122,6 +123,20 @@ async def test_heartbeat_does_not_go_before_the_head():
         assert await client.read(len(told)) == told
 
 
+@pytest.mark.parametrize("batches", [[], [ONE]])
+@pytest.mark.gen_test
+async def test_no_timer_outlives_the_answer(monkeypatch: pytest.MonkeyPatch, batches: list[Batch]):
+    monkeypatch.setattr(body_module, "HEAD_SECONDS", 0.01)
+    async with asking(interval=0.01) as client:
+        for batch in batches:
+            client.streamed.write(batch)
+        client.streamed.close()
+        for batch in batches:
+            await client.head()
+            await client.read(len(chunk(batch.ndjson)))
+        assert await client.hears_nothing()
+
+
 @pytest.mark.gen_test
 async def test_answer_without_a_batch_has_its_head_all_the_same():
     async with asking() as client:
@@ -144,7 +159,9 @@ async def test_first_batch_that_the_client_does_not_take_is_waited_for():
     async with asking(accept="sse") as client:
         assert not client.streamed.write(MUCH)
         drained = asyncio.create_task(client.streamed.drained())
+        await asyncio.sleep(0)
         assert not client.streamed.write(TWO)
+        assert not drained.done()
         await client.head()
         told = chunk(MUCH.sse) + chunk(TWO.sse)
         assert await client.read(len(told)) == told

@@ -1,11 +1,11 @@
 """The log writer of a process: log first, then publish, with nothing in between but one round trip.
 
 The law: whatever arrived from all missions while the last write was in flight goes out in the next
-one. An idle process writes at once; a busy one rests between two writes, too briefly to be seen, so
-that they are larger and cost less. An event is published only after Redis has it. Only one write is
-in flight, so the order of a mission's events is the order in which they were put; a write that
-found Redis away is repeated until it is back, and since an append is idempotent, an event is
-neither lost nor doubled.
+one. An idle process writes at once, but that a node has begun, which waits a moment for its first
+text; a busy one rests between two writes, too briefly to be seen, so that they are larger and cost
+less. An event is published only after Redis has it. Only one write is in flight, so the order of a
+mission's events is the order in which they were put; a write that found Redis away is repeated
+until it is back, and since an append is idempotent, an event is neither lost nor doubled.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class LogWriter:
         # By mission and epoch: a runner and one who cancels may hold pens on one mission for a
         # while, and each has to learn whether its own still writes.
         self._dirty: dict[tuple[str, int], Writing] = {}
-        self._begun: dict[tuple[str, int], Writing] = {}  # where nothing else was to be written
+        self._begun: dict[tuple[str, int], Writing] = {}  # whose note may wait for something else
         self._due: asyncio.Handle | None = None  # when they are written at the latest
         self._wake = asyncio.Event()
         self._pending_chars = 0

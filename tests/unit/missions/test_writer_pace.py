@@ -121,6 +121,16 @@ async def test_that_a_node_has_begun_is_written_by_itself_where_nothing_comes_so
 
 
 @pytest.mark.gen_test
+async def test_nodes_that_begin_one_after_the_other_are_each_written(
+    log: MissionLog, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(writer_module, "BEGUN_SECONDS", 0.01)
+    for name in ("first", "second"):
+        writer.put(await open_writing(log, name), NodeStarted("a", RUNNING))
+        assert await outcomes_of(log, name) == {"a": RUNNING}
+
+
+@pytest.mark.gen_test
 async def test_runner_that_lost_its_mission_does_not_write_that_a_node_has_begun(
     log: MissionLog, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
 ):
