@@ -59,8 +59,8 @@ MOST_DESCRIPTORS: Final = 1_048_576
 # For Redis, upstreams, files and what libraries open.
 RESERVED_DESCRIPTORS: Final = 512
 
-# Objects between two looks for cycles among the young ones: about those of a hundred missions, which
-# may begin at once; some MB. A look holds the loop for 1.3 ms then.
+# Objects between two looks for cycles among the young ones: about those of a hundred missions,
+# which may begin at once; some MB. A look holds the loop for 1.3 ms then.
 YOUNG_OBJECTS: Final = 50_000
 
 # Connections that wait to be accepted: a burst of clients that come back after a restart.
