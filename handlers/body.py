@@ -54,6 +54,7 @@ class StreamedBody:
         data = batch.sse if self._sse else batch.ndjson
         if self._head is None:
             return self._put(data)
+        self._head.cancel()
         self._handler.write(data)
         return self._begin()
 
@@ -68,9 +69,7 @@ class StreamedBody:
 
     def _begin(self) -> bool:
         """Send the head, with what the handler has been given so far."""
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
+        self._head = None
         return self._outlet.follow(self._handler.flush())
 
     def _put(self, data: bytes) -> bool:

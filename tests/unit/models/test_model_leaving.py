@@ -100,6 +100,18 @@ async def started(upstream, coroutine, requests=1):
     return task
 
 
+async def crowded(there, ask):
+    """Calls that run in all slots and do not end, and one that waits for a slot."""
+    there.upstream.on("go", Reply(before_headers=NEVER))
+    running = [
+        await started(there.upstream, ask(there.call("go")), number + 1) for number in range(3)
+    ]
+    waiting = asyncio.ensure_future(ask(there.call("go late")))
+    await asyncio.sleep(0)  # it runs to its first wait
+    assert there.slots.waiting == 1
+    return running, waiting
+
+
 async def cancelled(task):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -138,13 +150,7 @@ async def test_closing_the_stream_in_the_middle_closes_the_socket(io_loop, there
 
 @pytest.mark.gen_test
 async def test_closing_fails_those_that_run_and_those_that_wait_for_a_slot(io_loop, there):
-    there.upstream.on("go", Reply(before_headers=NEVER))
-    running = [
-        await started(there.upstream, there.failure_of(there.call("go")), number + 1)
-        for number in range(3)
-    ]
-    waiting = asyncio.ensure_future(there.failure_of(there.call("late")))
-    await asyncio.sleep(0)  # it runs to its first wait
+    running, waiting = await crowded(there, there.failure_of)
     await there.models.close()
     errors = await asyncio.gather(*running, waiting)
     assert {error.code for error in errors} == {"upstream_unreachable"}
@@ -153,17 +159,10 @@ async def test_closing_fails_those_that_run_and_those_that_wait_for_a_slot(io_lo
 
 @pytest.mark.gen_test
 async def test_cancelling_one_that_waits_for_a_slot_never_reaches_the_upstream(io_loop, there):
-    there.upstream.on("go", Reply(before_headers=NEVER))
-    tasks = [
-        await started(there.upstream, there.collect(there.call("go")), number + 1)
-        for number in range(3)
-    ]
-    waiting = asyncio.ensure_future(there.collect(there.call("go late")))
-    await asyncio.sleep(0)  # it runs to its first wait
-    assert there.slots.waiting == 1
+    running, waiting = await crowded(there, there.collect)
     await cancelled(waiting)
     assert there.slots.waiting == 0
-    for task in tasks:
+    for task in running:
         await cancelled(task)
     await there.upstream.wait_closed(3)
     assert "go late" not in [request.prompt for request in there.upstream.requests]
